@@ -1,0 +1,84 @@
+import type { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
+import { Failure, type FailureFacts, type FailureReason } from "../failure.ts";
+
+/**
+ * What agents need from a language model: one call, its text as it comes, its end as a value.
+ *
+ * The text is pushed, not pulled: a turn outlives its readers, so nothing may slow a model down, and one promise per
+ * call costs less than one per delta and layer. Breaker, fallback and provider are wrappers of this one port.
+ */
+export interface Model {
+  /**
+   * Makes one call. Resolves when the model has ended its reply; rejects with a {@link ModelCallFailure} when the call
+   * was made and did not end well (refused, cut, stalled, cancelled through `signal`), with a plain {@link Failure}
+   * when no call was made at all (breaker open).
+   */
+  call(request: ModelRequest, observer: ModelObserver): Promise<ModelReply>;
+}
+
+/** The conversation and the bounds of one call. */
+export interface ModelRequest {
+  /** Model name as the endpoint knows it. */
+  readonly model: string;
+  readonly messages: readonly ModelMessage[];
+  /** Sampling temperature, 0 to 2. */
+  readonly temperature: number;
+  /** Largest number of tokens that the model may produce. */
+  readonly maxOutputTokens: number;
+  /** The call is given up this many milliseconds after its start. */
+  readonly timeoutMs: number;
+}
+
+/** One message as models read it. */
+export type ModelMessage =
+  | { readonly role: "system" | "user"; readonly content: string }
+  | { readonly role: "assistant"; readonly content: string; readonly toolCalls?: readonly ModelToolCall[] }
+  | { readonly role: "tool"; readonly content: string; readonly toolCallId: string };
+
+/** A tool call that a model asks for. */
+export interface ModelToolCall {
+  readonly id: string;
+  readonly name: string;
+  readonly argumentsJson: string;
+}
+
+export interface ModelObserver {
+  /** Ends the call; the rejection's cause is the signal's reason. */
+  readonly signal: AbortSignal;
+  /** Called synchronously with each piece of text, never with an empty one, never after the promise settled. */
+  onText(text: string): void;
+}
+
+/** Token counts of one call. */
+export interface CallUsage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly source: UsageSource;
+}
+
+/** A reply that the model has ended. `text` equals the pieces put together. */
+export interface ModelReply {
+  /** The model that answered, as it is priced. */
+  readonly model: string;
+  readonly text: string;
+  readonly toolCalls: readonly ModelToolCall[];
+  readonly ended: "stop" | "length" | "content_filter" | "tool_calls";
+  readonly usage: CallUsage;
+}
+
+/** A call that was made and failed: what it used all the same. */
+export class ModelCallFailure extends Failure {
+  readonly model: string;
+  readonly usage: CallUsage;
+
+  constructor(
+    reason: FailureReason,
+    { model, usage, ...facts }: FailureFacts & { model: string; usage: CallUsage },
+    options?: ErrorOptions,
+  ) {
+    super(reason, facts, options);
+    this.name = "ModelCallFailure";
+    this.model = model;
+    this.usage = usage;
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * Why something was refused or went wrong, in the words of the one error table (`rpc/error-table.ts`), which gives each
+ * reason its status code, its sentence and whether a retry can help. Code below the RPC layer throws these and nothing else
+ * that is meant for a caller.
+ */
+export class Failure extends Error {
+  readonly reason: FailureReason;
+  readonly facts: FailureFacts;
+
+  constructor(reason: FailureReason, facts: FailureFacts = {}, options?: ErrorOptions) {
+    super(reason, options);
+    this.name = "Failure";
+    this.reason = reason;
+    this.facts = facts;
+  }
+}
+
+/** Reasons, as clients read them in `google.rpc.ErrorInfo.reason`. */
+export type FailureReason =
+  | "INVALID_FIELD"
+  | "MALFORMED_REQUEST"
+  | "REQUEST_TOO_LARGE"
+  | "UNSUPPORTED_ENCODING"
+  | "DEADLINE_TOO_LONG"
+  | "NOT_IMPLEMENTED"
+  | "SESSION_NOT_FOUND"
+  | "SESSION_EXISTS"
+  | "SESSION_DELETED"
+  | "TURN_NOT_FOUND"
+  | "TURN_LOG_TRIMMED"
+  | "AGENT_TEAM_NOT_FOUND"
+  | "RATE_LIMITED"
+  | "SESSION_QUEUE_FULL"
+  | "TURN_TOKEN_BUDGET"
+  | "TURN_CANCELLED"
+  | "CALL_CANCELLED"
+  | "DEADLINE_EXCEEDED"
+  | "TURN_LOST"
+  | "LEASE_LOST"
+  | "MODEL_RATE_LIMITED"
+  | "MODEL_REFUSED"
+  | "MODEL_UNAVAILABLE"
+  | "STORE_UNAVAILABLE"
+  | "STORED_FORMAT_UNKNOWN"
+  | "DRAINING"
+  | "INTERNAL";
+
+/** What the error details are made of. Never message text, keys or other content. */
+export interface FailureFacts {
+  /** How long to wait before a retry, in milliseconds; only where a retry can succeed. */
+  readonly retryAfterMs?: number;
+  /** The request's fields that were refused, each with a sentence. */
+  readonly fields?: readonly { readonly field: string; readonly description: string }[];
+  /** The limits that were hit, each with a sentence. */
+  readonly quotas?: readonly { readonly subject: string; readonly description: string }[];
+  /** The turn that goes on without this call. */
+  readonly cursor?: { readonly turnId: string; readonly lastSequence: bigint };
+}
