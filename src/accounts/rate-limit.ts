@@ -1,0 +1,67 @@
+import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
+import { Failure } from "../failure.ts";
+import { failureOfRedisError, type RedisConnection } from "../store/redis-connection.ts";
+import { accountKeys } from "../store/redis-keys.ts";
+
+/** Limits how often each user of each tenant may ask for a turn. */
+export interface RateLimiter {
+  /**
+   * Counts one turn. RATE_LIMITED: the user's turns of the running window are used up; it says when the window ends and
+   * names the caller only. STORE_UNAVAILABLE: nobody can tell.
+   */
+  consume(tenant: string, userId: string): Promise<void>;
+}
+
+/** A user's window begins with its first turn. */
+export interface RateLimit {
+  /** Turns in a window; at least 1. */
+  readonly limit: number;
+  /** Length of a window in seconds. */
+  readonly windowSeconds: number;
+}
+
+/** Counts in this process. */
+export function createMemoryRateLimiter(rate: RateLimit): RateLimiter {
+  const limiter = new RateLimiterMemory({ points: rate.limit, duration: rate.windowSeconds, keyPrefix: "" });
+  return rateLimiter(rate, () => limiter);
+}
+
+/** Counts for all processes, in `{a:<tenant>}:rate:<user>`; the key is gone when its window ends. */
+export function createRedisRateLimiter({ connection, ...rate }: RateLimit & { connection: RedisConnection }): RateLimiter {
+  const ofTenants = new Map<string, RateLimiterAbstract>();
+  return rateLimiter(rate, (tenant) => {
+    const known = ofTenants.get(tenant);
+    if (known !== undefined) return known;
+    const limiter = new RateLimiterRedis({
+      storeClient: connection.client,
+      points: rate.limit,
+      duration: rate.windowSeconds,
+      keyPrefix: accountKeys(tenant).ratePrefix,
+    });
+    ofTenants.set(tenant, limiter);
+    return limiter;
+  });
+}
+
+function rateLimiter({ limit, windowSeconds }: RateLimit, limiterOf: (tenant: string) => RateLimiterAbstract): RateLimiter {
+  return {
+    async consume(tenant, userId) {
+      try {
+        await limiterOf(tenant).consume(userId);
+      } catch (refusal) {
+        const retryAfterMs = retryAfterMsOf(refusal);
+        if (retryAfterMs === undefined) throw failureOfRedisError(refusal);
+        throw new Failure("RATE_LIMITED", {
+          retryAfterMs,
+          quotas: [{ subject: `user:${userId}`, description: `${limit} turns per ${windowSeconds} seconds` }],
+        });
+      }
+    },
+  };
+}
+
+/** The library refuses with an object that is no Error; anything else went wrong. */
+function retryAfterMsOf(refusal: unknown): number | undefined {
+  if (refusal instanceof Error || typeof refusal !== "object" || refusal === null) return undefined;
+  return "msBeforeNext" in refusal && typeof refusal.msBeforeNext === "number" ? Math.max(1, refusal.msBeforeNext) : undefined;
+}

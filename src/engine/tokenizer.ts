@@ -1,0 +1,56 @@
+import { countTokens as countCl100k } from "gpt-tokenizer/encoding/cl100k_base";
+import { countTokens as countO200k } from "gpt-tokenizer/encoding/o200k_base";
+import type { ModelMessage } from "./model.ts";
+
+/** Counts tokens as a model's provider will. */
+export interface Tokenizer {
+  /** Name of the encoding; counts of different names must not be mixed. */
+  readonly name: string;
+  countText(text: string): number;
+  /** Tokens of a whole prompt, what each message costs beside its text included. */
+  countPrompt(messages: readonly ModelMessage[]): number;
+}
+
+/** Tokens that each message costs beside its text (OpenAI cookbook, "How to count tokens with tiktoken"). */
+export const MESSAGE_OVERHEAD_TOKENS = 4;
+
+/** Tokens that every reply is primed with (same source). */
+export const REPLY_PRIMING_TOKENS = 3;
+
+/**
+ * The tokenizer of a model. Where it is unknown, text is counted as its UTF-8 bytes and a message as 16 more: no
+ * tokenizer makes more tokens than that, so that a bound holds (DESIGN §6).
+ */
+export function tokenizerFor(model: string): Tokenizer {
+  if (/^(gpt-4o|gpt-4\.|gpt-5|chatgpt|o[1-9])/.test(model)) return o200k;
+  if (/^(gpt-4|gpt-3\.5)/.test(model)) return cl100k;
+  return utf8Bytes;
+}
+
+type Count = (text: string, options: { disallowedSpecial: Set<string> }) => number;
+
+/** Text of users that looks like a special token, such as <|endoftext|>, is text. */
+const nothingSpecial = { disallowedSpecial: new Set<string>() };
+
+const cl100k = bytePairTokenizer("cl100k_base", countCl100k as Count);
+const o200k = bytePairTokenizer("o200k_base", countO200k as Count);
+const utf8Bytes = tokenizer("utf8-bytes", (text) => Buffer.byteLength(text), 16);
+
+function bytePairTokenizer(name: string, count: Count): Tokenizer {
+  return tokenizer(name, (text) => count(text, nothingSpecial), MESSAGE_OVERHEAD_TOKENS);
+}
+
+function tokenizer(name: string, countText: (text: string) => number, messageTokens: number): Tokenizer {
+  return {
+    name,
+    countText,
+    countPrompt: (messages) =>
+      messages.reduce((sum, message) => sum + messageTokens + countText(textOf(message)), REPLY_PRIMING_TOKENS),
+  };
+}
+
+/** All of a message that a model reads. */
+function textOf(message: ModelMessage): string {
+  if (message.role !== "assistant" || message.toolCalls === undefined) return message.content;
+  return message.content + message.toolCalls.map((call) => `${call.name}${call.argumentsJson}`).join("");
+}
