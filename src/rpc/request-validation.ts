@@ -1,0 +1,110 @@
+import type { JsonObject } from "@bufbuild/protobuf";
+import { type ChatRequest, OnBusy, OnDisconnect, type StreamChatRequest } from "../../gen/parley/chat/v1/chat_service_pb.js";
+import type { CreateSessionRequest } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { Failure } from "../failure.ts";
+
+/** Longest message in Unicode code points (DESIGN §3). */
+const MESSAGE_CODE_POINTS = 10_000;
+const USER_ID_CODE_POINTS = 256;
+/** Bounds of `metadata` (DESIGN §3). */
+const METADATA = { keys: 64, bytes: 16 * 1_024 } as const;
+
+/**
+ * Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong; then
+ * NOT_IMPLEMENTED for what this release does not do: it is refused, never ignored.
+ */
+export function checkChatRequest(request: ChatRequest | StreamChatRequest, { maxTokens }: {
+  /** Largest max_tokens that may be asked for. */
+  maxTokens: number;
+}): void {
+  const wrong = new Wrong();
+  if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
+  wrong.text(request.message, { field: "message", most: MESSAGE_CODE_POINTS, lineEnds: true });
+  wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.metadata(request.metadata);
+  wrong.unless(/^[\x21-\x7e]{0,128}$/.test(request.idempotencyKey), "idempotency_key", "must be at most 128 printable ASCII characters");
+  if (request.agentTeam !== "") wrong.text(request.agentTeam, { field: "agent_team", most: 128 });
+  if (request.useCase !== "") wrong.unless(isName(request.useCase, 64), "use_case", "must be at most 64 characters of [A-Za-z0-9._-]");
+  wrong.unless(request.maxTokens >= 0 && request.maxTokens <= maxTokens, "max_tokens", `must be 0 to ${maxTokens}`);
+  wrong.unless(OnBusy[request.onBusy] !== undefined, "on_busy", "must be a value of OnBusy");
+  wrong.unless(OnDisconnect[request.onDisconnect] !== undefined, "on_disconnect", "must be a value of OnDisconnect");
+  wrong.throwIfAny();
+
+  const enqueues = request.onBusy === OnBusy.UNSPECIFIED || request.onBusy === OnBusy.ENQUEUE;
+  if (request.idempotencyKey !== "" || !enqueues) throw new Failure("NOT_IMPLEMENTED");
+}
+
+export function checkCreateSessionRequest(request: CreateSessionRequest): void {
+  const wrong = new Wrong();
+  if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
+  wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.metadata(request.metadata);
+  wrong.throwIfAny();
+}
+
+/** Checks a page's size and, where the list is a user's, whose. */
+export function checkListRequest(request: { pageSize: number; userId?: string }, { userIdNeeded = true } = {}): void {
+  const wrong = new Wrong();
+  if (userIdNeeded) wrong.text(request.userId ?? "", { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.unless(request.pageSize >= 0, "page_size", "must not be negative; 0 stands for the default");
+  wrong.throwIfAny();
+}
+
+export function checkSessionId(sessionId: string): void {
+  const wrong = new Wrong();
+  wrong.unless(isName(sessionId, 128), "session_id", NAME_RULE);
+  wrong.throwIfAny();
+}
+
+export function checkMetadata(metadata: JsonObject | undefined): void {
+  const wrong = new Wrong();
+  wrong.metadata(metadata);
+  wrong.throwIfAny();
+}
+
+const NAME_RULE = "must be 1 to 128 characters of [A-Za-z0-9._-]";
+
+function isName(text: string, most: number): boolean {
+  return text.length >= 1 && text.length <= most && /^[A-Za-z0-9._-]+$/.test(text);
+}
+
+/** Collects what is wrong with a request. Descriptions give rules, never what the request said. */
+class Wrong {
+  readonly #fields: { field: string; description: string }[] = [];
+
+  unless(right: boolean, field: string, description: string): void {
+    if (!right) this.#fields.push({ field, description });
+  }
+
+  text(text: string, { field, most, lineEnds = false }: { field: string; most: number; lineEnds?: boolean }): void {
+    const points = codePointCount(text, most);
+    this.unless(points >= 1 && points <= most, field, `must have 1 to ${most.toLocaleString("en")} characters`);
+    this.unless(text.isWellFormed(), field, "must be valid Unicode");
+    const control = lineEnds ? FORBIDDEN_IN_TEXT : FORBIDDEN_IN_LINE;
+    const but = lineEnds ? " but tab and line ends" : "";
+    this.unless(!control.test(text), field, `must have no control characters${but}`);
+  }
+
+  metadata(metadata: JsonObject | undefined): void {
+    if (metadata === undefined) return;
+    this.unless(Object.keys(metadata).length <= METADATA.keys, "metadata", `must have at most ${METADATA.keys} keys`);
+    const bytes = new TextEncoder().encode(JSON.stringify(metadata)).byteLength;
+    this.unless(bytes <= METADATA.bytes, "metadata", `must be at most ${METADATA.bytes} bytes as JSON`);
+  }
+
+  throwIfAny(): void {
+    if (this.#fields.length > 0) throw new Failure("INVALID_FIELD", { fields: this.#fields });
+  }
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const FORBIDDEN_IN_TEXT = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const FORBIDDEN_IN_LINE = /[\u0000-\u001f\u007f-\u009f]/;
+
+/** Code points of a text; counting stops past `most`, whatever the length. */
+function codePointCount(text: string, most: number): number {
+  let count = 0;
+  for (const _ of text) if (++count > most) break;
+  return count;
+}
