@@ -1,0 +1,74 @@
+import {
+  type DestinationStream,
+  destination as fileDestination,
+  type Logger as PinoLogger,
+  pino,
+  stdTimeFunctions,
+} from "pino";
+import {
+  type BufferedLogger,
+  errorFacts,
+  type LogFacts,
+  type Logger,
+  type LogLevel,
+  type LogOrigin,
+} from "./logger-port.ts";
+
+/**
+ * A logger of JSON lines on standard output: `{"level":"info","time":"2026-01-01T00:00:00.000Z","service":…,"version":…,
+ * "track":…, facts, "msg":…}`.
+ */
+export function createLogger({
+  level,
+  service = "parley",
+  version,
+  track,
+  mixin,
+  destination = stdout(),
+}: Partial<Pick<LogOrigin, "service">> &
+  Omit<LogOrigin, "service"> & {
+    readonly level: LogLevel;
+    /** Facts of the moment for every line that is written, such as the trace. */
+    readonly mixin?: () => LogFacts;
+    /** Where lines go; standard output, buffered, by default. */
+    readonly destination?: DestinationStream;
+  }): BufferedLogger {
+  const root = pino(
+    {
+      level,
+      base: { service, version, track },
+      timestamp: stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+      serializers: { error: errorFacts },
+      ...(mixin === undefined ? {} : { mixin: () => ({ ...mixin() }) }),
+    },
+    destination,
+  );
+  return {
+    ...asLogger(root),
+    flush: () =>
+      new Promise((resolve, reject) => {
+        root.flush((error) => (error ? reject(error) : resolve()));
+      }),
+  };
+}
+
+/** Lines are gathered up to this size, or this long, before they are written: a write each costs more than the line. */
+const BUFFER = { minLength: 4_096, periodicFlush: 200 } as const;
+
+/** What is gathered when the process exits is written by pino's exit hook. */
+function stdout(): DestinationStream {
+  return fileDestination({ dest: 1, sync: false, ...BUFFER });
+}
+
+function asLogger(logger: PinoLogger): Logger {
+  return {
+    debug: (facts, sentence) => logger.debug(facts, sentence),
+    info: (facts, sentence) => logger.info(facts, sentence),
+    warn: (facts, sentence) => logger.warn(facts, sentence),
+    error: (facts, sentence) => logger.error(facts, sentence),
+    child: (facts) => asLogger(logger.child(facts)),
+  };
+}
+
+export type { BufferedLogger, Logger } from "./logger-port.ts";
