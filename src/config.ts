@@ -1,0 +1,206 @@
+import * as z from "zod";
+import type { TeamDefinition } from "./engine/team.ts";
+import { type Breaker, type ModelDefinition, parseParleyYaml } from "./parley-yaml.ts";
+
+/** All that a process is told from outside. Frozen. */
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  readonly opsPort: number;
+  /** Absent: the embedded store. */
+  readonly redisUrl: string | undefined;
+  readonly models: ReadonlyMap<string, ModelDefinition>;
+  readonly breaker: Breaker;
+  readonly teams: ReadonlyMap<string, TeamDefinition>;
+  readonly defaultTeam: string;
+  /** Bound on the tokens of all model calls of a turn. */
+  readonly maxTokens: number;
+  readonly sessionTtlMs: number;
+  readonly leaseMs: number;
+  readonly drainMs: number;
+  readonly rateLimit: { readonly limit: number; readonly windowSeconds: number };
+  readonly maxStreamsPerConnection: number;
+  readonly corsOrigins: readonly string[];
+  readonly otlpEndpoint: string | undefined;
+  readonly version: string;
+  readonly track: string;
+  readonly logLevel: LogLevel;
+}
+
+export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
+
+/** The environment and the configuration file cannot be used; `problems` has one line for each thing to mend. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`The configuration has ${problems.length === 1 ? "a problem" : `${problems.length} problems`}:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+    this.name = "ConfigError";
+    this.problems = problems;
+  }
+}
+
+/** Name, meaning and default of each variable; docs/config.md is tested against it. */
+export const environmentVariables = {
+  HOST: { default: "127.0.0.1", meaning: "address to listen on" },
+  PORT: { default: "8080", meaning: "port of the RPCs and the console" },
+  OPS_PORT: { default: "9090", meaning: "port of /livez, /readyz and /metrics" },
+  REDIS_URL: { default: "", meaning: "redis:// or rediss:// URL of the session store; several, separated by commas, name a Redis Cluster" },
+  REDIS_DURABILITY: { default: "local", meaning: "what a write waits for: local (the server that took it)" },
+  OPENAI_API_KEY: { default: "", meaning: "key of the default model endpoint" },
+  OPENAI_BASE_URL: { default: "https://api.openai.com/v1", meaning: "URL of the default model endpoint, any OpenAI-compatible server" },
+  MODEL: { default: "gpt-4", meaning: "model of agents that name none" },
+  MAX_TOKENS: { default: "4000", meaning: "prompt and completion tokens of all model calls of a turn, at most" },
+  MAX_ROUNDS: { default: "20", meaning: "rounds of model calls in a turn, at most" },
+  SESSION_TTL_HOURS: { default: "24", meaning: "hours after its last use that a session is kept" },
+  RATE_LIMIT: { default: "100", meaning: "turns that a user may start in a window" },
+  RATE_WINDOW: { default: "3600", meaning: "length of the window in seconds" },
+  OTLP_ENDPOINT: { default: "", meaning: "URL of an OpenTelemetry collector (OTLP over HTTP); traces are sent there" },
+  CONFIG_FILE: { default: "", meaning: "path of parley.yaml, which declares agents, teams and models" },
+  CORS_ORIGINS: { default: "", meaning: "origins that browsers may call from, separated by commas" },
+  LEASE_MS: { default: "10000", meaning: "milliseconds after which a turn's owner that is not heard of counts as lost" },
+  DRAIN_MS: { default: "120000", meaning: "milliseconds that running turns get to end after SIGTERM" },
+  MAX_STREAMS_PER_CONNECTION: { default: "1000", meaning: "calls at a time on one HTTP/2 connection" },
+  AUTH_MODE: { default: "none", meaning: "how callers are known: none (everybody is tenant default)" },
+  ALLOW_UNAUTHENTICATED: { default: "false", meaning: "true: listen beyond loopback with AUTH_MODE=none all the same" },
+  VERSION: { default: "", meaning: "version of this release; the package's, if not set" },
+  TRACK: { default: "stable", meaning: "track of this release: stable or canary" },
+  LOG_LEVEL: { default: "info", meaning: "debug, info, warn, error or silent" },
+} as const satisfies Record<string, { default: string; meaning: string }>;
+
+/**
+ * Reads the environment and the file that CONFIG_FILE names. Reports every problem at once, by name, as one ConfigError.
+ * An empty variable counts as not set.
+ */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>, { readFile, packageVersion }: {
+  /** Reads a text file; throws when it cannot. */
+  readFile(path: string): string;
+  /** Stands for VERSION where that is not set. */
+  packageVersion: string;
+}): Config {
+  const problems: string[] = [];
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = environmentSchema.safeParse(given);
+  if (!parsed.success) {
+    for (const { path, message } of parsed.error.issues) problems.push(`${path.join(".")}: ${message}`);
+  }
+  // The file's problems are told together with the environment's: where a variable is wrong its default stands in.
+  const values = parsed.data ?? environmentSchema.parse({ CONFIG_FILE: given.CONFIG_FILE });
+  problems.push(...refusals(given));
+
+  let text = "";
+  if (values.CONFIG_FILE !== undefined) {
+    try {
+      text = readFile(values.CONFIG_FILE);
+    } catch {
+      problems.push(`CONFIG_FILE: cannot read ${values.CONFIG_FILE}`);
+    }
+  }
+  const file = parseParleyYaml(text, {
+    fileName: values.CONFIG_FILE ?? "parley.yaml",
+    defaults: {
+      model: values.MODEL,
+      maxRounds: values.MAX_ROUNDS,
+      baseUrl: values.OPENAI_BASE_URL,
+      apiKey: values.OPENAI_API_KEY,
+    },
+    env: given,
+  });
+  problems.push(...file.problems);
+  if (problems.length > 0 || file.value === undefined) throw new ConfigError(problems);
+
+  return Object.freeze({
+    host: values.HOST,
+    port: values.PORT,
+    opsPort: values.OPS_PORT,
+    redisUrl: values.REDIS_URL,
+    ...file.value,
+    maxTokens: values.MAX_TOKENS,
+    sessionTtlMs: values.SESSION_TTL_HOURS * 3_600_000,
+    leaseMs: values.LEASE_MS,
+    drainMs: values.DRAIN_MS,
+    rateLimit: Object.freeze({ limit: values.RATE_LIMIT, windowSeconds: values.RATE_WINDOW }),
+    maxStreamsPerConnection: values.MAX_STREAMS_PER_CONNECTION,
+    corsOrigins: Object.freeze(values.CORS_ORIGINS),
+    otlpEndpoint: values.OTLP_ENDPOINT,
+    version: values.VERSION ?? packageVersion,
+    track: values.TRACK,
+    logLevel: values.LOG_LEVEL,
+  });
+}
+
+const defaultOf = (name: keyof typeof environmentVariables): string => environmentVariables[name].default;
+
+const wholeNumber = (name: keyof typeof environmentVariables, { least = 1, most }: { least?: number; most: number }) =>
+  z
+    .string()
+    .default(defaultOf(name))
+    .refine((text) => /^\d{1,15}$/.test(text) && Number(text) >= least && Number(text) <= most, {
+      message: `must be a whole number from ${least} to ${most}`,
+    })
+    .transform(Number);
+
+const url = (protocols: RegExp, rule: string) =>
+  z.string().refine((text) => URL.canParse(text) && protocols.test(new URL(text).protocol), { message: `must be ${rule}` });
+
+const oneOf = <const T extends readonly [string, ...string[]]>(name: keyof typeof environmentVariables, values: T) =>
+  z.enum(values, { error: () => `must be one of ${values.join(", ")}` }).default(defaultOf(name) as T[number]);
+
+/** setTimeout's longest wait in milliseconds. */
+const LONGEST_MS = 2_147_483_647;
+
+const environmentSchema = z.object({
+  HOST: z.string().default(defaultOf("HOST")),
+  PORT: wholeNumber("PORT", { least: 0, most: 65_535 }),
+  OPS_PORT: wholeNumber("OPS_PORT", { least: 0, most: 65_535 }),
+  REDIS_URL: z
+    .string()
+    .refine((list) => list.split(",").every((text) => URL.canParse(text) && /^rediss?:$/.test(new URL(text).protocol)), {
+      message: "must be a redis:// or rediss:// URL, or several separated by commas",
+    })
+    .optional(),
+  REDIS_DURABILITY: z
+    .literal("local", { error: () => "must be local; replica comes with a later release" })
+    .default("local"),
+  OPENAI_API_KEY: z.string().optional(),
+  OPENAI_BASE_URL: url(/^https?:$/, "an http:// or https:// URL").default(defaultOf("OPENAI_BASE_URL")),
+  MODEL: z.string().default(defaultOf("MODEL")),
+  MAX_TOKENS: wholeNumber("MAX_TOKENS", { most: 10_000_000 }),
+  MAX_ROUNDS: wholeNumber("MAX_ROUNDS", { most: 1_000 }),
+  SESSION_TTL_HOURS: wholeNumber("SESSION_TTL_HOURS", { most: 24 * 366 }),
+  RATE_LIMIT: wholeNumber("RATE_LIMIT", { most: 1_000_000_000 }),
+  RATE_WINDOW: wholeNumber("RATE_WINDOW", { most: 31_536_000 }),
+  OTLP_ENDPOINT: url(/^https?:$/, "an http:// or https:// URL").optional(),
+  CONFIG_FILE: z.string().optional(),
+  CORS_ORIGINS: z
+    .string()
+    .default("")
+    .transform((list) => list.split(",").map((origin) => origin.trim()).filter((origin) => origin !== ""))
+    .refine((origins) => origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin), {
+      message: "must be origins such as https://app.example.com, separated by commas; * is not one",
+    }),
+  LEASE_MS: wholeNumber("LEASE_MS", { least: 100, most: 3_600_000 }),
+  DRAIN_MS: wholeNumber("DRAIN_MS", { least: 0, most: LONGEST_MS }),
+  MAX_STREAMS_PER_CONNECTION: wholeNumber("MAX_STREAMS_PER_CONNECTION", { most: 1_000_000 }),
+  AUTH_MODE: z.literal("none", { error: () => "must be none; api_key and jwt come with a later release" }).default("none"),
+  ALLOW_UNAUTHENTICATED: oneOf("ALLOW_UNAUTHENTICATED", ["false", "true"]),
+  VERSION: z
+    .string()
+    .regex(/^[A-Za-z0-9._+-]{1,64}$/, { error: () => "must be at most 64 characters of [A-Za-z0-9._+-]" })
+    .optional(),
+  TRACK: oneOf("TRACK", ["stable", "canary"]),
+  LOG_LEVEL: oneOf("LOG_LEVEL", ["debug", "info", "warn", "error", "silent"]),
+});
+
+/** Names of later releases: whoever sets one counts on it, so that it is refused, never ignored. */
+const LATER = ["TLS_CERT", "TLS_KEY", "JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL"] as const;
+
+function refusals(given: Record<string, string | undefined>): string[] {
+  const problems = LATER.filter((name) => given[name] !== undefined).map((name) => `${name}: comes with a later release; unset it`);
+  const host = given.HOST ?? defaultOf("HOST");
+  const loopback = ["localhost", "::1"].includes(host) || /^127\./.test(host);
+  if (!loopback && given.ALLOW_UNAUTHENTICATED !== "true") {
+    problems.push("HOST: listening beyond loopback with AUTH_MODE=none lets anyone in; set ALLOW_UNAUTHENTICATED=true if that is meant");
+  }
+  return problems;
+}

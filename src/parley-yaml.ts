@@ -1,0 +1,211 @@
+import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import * as z from "zod";
+import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
+
+/** Where calls to a model go: its endpoints in order; a later one only when an earlier one fails before its first token. */
+export interface ModelDefinition {
+  readonly name: string;
+  readonly contextWindowTokens: number;
+  readonly endpoints: readonly [ModelEndpointDefinition, ...ModelEndpointDefinition[]];
+}
+
+export interface ModelEndpointDefinition {
+  readonly baseUrl: string;
+  readonly apiKey: string | undefined;
+  /** Name of the model at this endpoint. */
+  readonly model: string;
+  /** The request's field that bounds the output. */
+  readonly outputBound: "max_completion_tokens" | "max_tokens";
+}
+
+/** When a breaker opens, and for how long. */
+export interface Breaker {
+  /** Failures are counted over this many milliseconds. */
+  readonly windowMs: number;
+  /** Calls in the window below which a breaker stays closed. */
+  readonly minCalls: number;
+  /** It opens at this share of failures, in percent. */
+  readonly errorThresholdPercent: number;
+  /** Milliseconds until an open breaker lets one call try. */
+  readonly resetMs: number;
+}
+
+export interface ParleyYaml {
+  readonly models: ReadonlyMap<string, ModelDefinition>;
+  readonly breaker: Breaker;
+  readonly teams: ReadonlyMap<string, TeamDefinition>;
+  readonly defaultTeam: string;
+}
+
+const name = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, { error: () => "must be 1 to 64 characters of [A-Za-z0-9._-]" });
+
+/** The one place that says what parley.yaml may have. An empty file is the assistant of AutoGen's quickstart. */
+export const parleyYamlSchema = z.strictObject({
+  agents: z
+    .record(
+      name,
+      z.strictObject({
+        system_message: z.string().default("You are a helpful AI assistant. Answer clearly and to the point."),
+        model: z.string().optional(),
+        temperature: z.number().min(0).max(2).default(0.3),
+      }),
+    )
+    .default({ assistant: { system_message: "You are a helpful AI assistant. Answer clearly and to the point.", temperature: 0.3 } }),
+  teams: z
+    .record(
+      name,
+      z.strictObject({
+        kind: z.literal("single", { error: () => "must be single; other kinds come with a later release" }).default("single"),
+        agent: z.string(),
+        max_rounds: z.int().min(1).max(1_000).optional(),
+        termination_text: z.string().regex(/^\S*$/, { error: () => "must have no white space" }).default("TERMINATE"),
+        history_messages: z.int().min(0).max(1_000).default(100),
+      }),
+    )
+    .default({ assistant: { kind: "single", agent: "assistant", termination_text: "TERMINATE", history_messages: 100 } }),
+  default_team: z.string().optional(),
+  models: z
+    .record(
+      z.string(),
+      z.strictObject({
+        context_window_tokens: z.int().min(1_000).optional(),
+        endpoints: z
+          .array(
+            z.strictObject({
+              base_url: z.url({ protocol: /^https?$/ }).optional(),
+              api_key_env: z.string().optional(),
+              model: z.string().optional(),
+              output_bound: z.enum(["max_completion_tokens", "max_tokens"]).default("max_completion_tokens"),
+            }),
+          )
+          .min(1),
+      }),
+    )
+    .default({}),
+  breaker: z
+    .strictObject({
+      window_ms: z.int().min(1_000).default(10_000),
+      min_calls: z.int().min(1).default(10),
+      error_threshold_percent: z.int().min(1).max(100).default(50),
+      reset_ms: z.int().min(100).default(10_000),
+    })
+    .default({ window_ms: 10_000, min_calls: 10, error_threshold_percent: 50, reset_ms: 10_000 }),
+});
+
+/**
+ * Context windows in tokens where the file gives none (platform.openai.com/docs/models, read 2026-08). The smallest of
+ * them stands for a model that is not known.
+ */
+const contextWindows: readonly (readonly [RegExp, number])[] = [
+  [/^gpt-4\.1/, 1_047_576],
+  [/^gpt-5/, 400_000],
+  [/^o[134]/, 200_000],
+  [/^(gpt-4o|gpt-4-turbo)/, 128_000],
+  [/^gpt-3\.5/, 16_385],
+];
+const SMALLEST_CONTEXT_WINDOW = 8_192;
+
+/** A call is given up after this many milliseconds (DESIGN §5). */
+const CALL_TIMEOUT_MS = 120_000;
+
+/** Reads parley.yaml. Problems name file, line and field. */
+export function parseParleyYaml(text: string, { fileName, defaults, env }: {
+  fileName: string;
+  defaults: { model: string; maxRounds: number; baseUrl: string; apiKey: string | undefined };
+  /** Where `api_key_env` is looked up. */
+  env: Readonly<Record<string, string | undefined>>;
+}): { value?: ParleyYaml; problems: string[] } {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const at = (path: readonly PropertyKey[]): string => {
+    const line = lineOf(document.contents, { path, lines });
+    return `${fileName}${line === undefined ? "" : `:${line}`}: ${path.map(String).join(".")}`;
+  };
+  if (document.errors.length > 0) {
+    return { problems: document.errors.map((error) => `${fileName}:${error.linePos?.[0].line ?? 1}: ${error.code}`) };
+  }
+  const parsed = parleyYamlSchema.safeParse(document.toJS() ?? {});
+  if (!parsed.success) {
+    return { problems: parsed.error.issues.map(({ path, message }) => `${at(path)}: ${message}`) };
+  }
+
+  const file = parsed.data;
+  const problems: string[] = [];
+  const agents = new Map<string, AgentDefinition>();
+  const models = new Map<string, ModelDefinition>();
+  for (const [modelName, model] of Object.entries(file.models)) {
+    const endpoints = model.endpoints.map((endpoint, index) => {
+      const { api_key_env: variable } = endpoint;
+      if (variable !== undefined && env[variable] === undefined) {
+        problems.push(`${at(["models", modelName, "endpoints", index, "api_key_env"])}: ${variable} is not set`);
+      }
+      return {
+        baseUrl: endpoint.base_url ?? defaults.baseUrl,
+        apiKey: variable === undefined ? defaults.apiKey : env[variable],
+        model: endpoint.model ?? modelName,
+        outputBound: endpoint.output_bound,
+      };
+    });
+    models.set(modelName, {
+      name: modelName,
+      contextWindowTokens: model.context_window_tokens ?? contextWindowOf(modelName),
+      endpoints: endpoints as [ModelEndpointDefinition, ...ModelEndpointDefinition[]],
+    });
+  }
+  for (const [agentName, agent] of Object.entries(file.agents)) {
+    const model = agent.model ?? defaults.model;
+    agents.set(agentName, { name: agentName, systemMessage: agent.system_message, model, temperature: agent.temperature });
+    if (!models.has(model)) models.set(model, defaultModel(model, defaults));
+  }
+  const teams = new Map<string, TeamDefinition>();
+  for (const [teamName, team] of Object.entries(file.teams)) {
+    const agent = agents.get(team.agent);
+    if (agent === undefined) {
+      problems.push(`${at(["teams", teamName, "agent"])}: there is no agent named ${team.agent}`);
+      continue;
+    }
+    teams.set(teamName, {
+      name: teamName,
+      kind: team.kind,
+      agents: [agent],
+      maxRounds: team.max_rounds ?? defaults.maxRounds,
+      terminationText: team.termination_text,
+      callTimeoutMs: CALL_TIMEOUT_MS,
+      historyMessages: team.history_messages,
+      contextWindowTokens: models.get(agent.model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
+    });
+  }
+  const defaultTeam = file.default_team ?? Object.keys(file.teams)[0] ?? "";
+  if (!(defaultTeam in file.teams)) problems.push(`${at(["default_team"])}: there is no team named ${JSON.stringify(defaultTeam)}`);
+  if (problems.length > 0) return { problems };
+  const { window_ms, min_calls, error_threshold_percent, reset_ms } = file.breaker;
+  const breaker = { windowMs: window_ms, minCalls: min_calls, errorThresholdPercent: error_threshold_percent, resetMs: reset_ms };
+  return { value: { models, breaker, teams, defaultTeam }, problems };
+}
+
+function defaultModel(model: string, { baseUrl, apiKey }: { baseUrl: string; apiKey: string | undefined }): ModelDefinition {
+  const endpoint = { baseUrl, apiKey, model, outputBound: "max_completion_tokens" } as const;
+  return { name: model, contextWindowTokens: contextWindowOf(model), endpoints: [endpoint] };
+}
+
+function contextWindowOf(model: string): number {
+  return contextWindows.find(([pattern]) => pattern.test(model))?.[1] ?? SMALLEST_CONTEXT_WINDOW;
+}
+
+/** The line of a value, or of the nearest thing around it that the file has. */
+function lineOf(node: unknown, { path, lines }: { path: readonly PropertyKey[]; lines: LineCounter }): number | undefined {
+  let found = node;
+  let offset: number | undefined;
+  for (const key of path) {
+    if (!isMap(found)) {
+      const items = (found as { items?: unknown[] } | null)?.items;
+      found = typeof key === "number" ? items?.[key] : undefined;
+      continue;
+    }
+    const pair = found.items.find((item) => isScalar(item.key) && item.key.value === key);
+    if (pair === undefined) break;
+    offset = isScalar(pair.key) ? pair.key.range?.[0] : offset;
+    found = pair.value;
+  }
+  return offset === undefined ? undefined : lines.linePos(offset).line;
+}
