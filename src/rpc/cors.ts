@@ -1,0 +1,26 @@
+import { cors } from "@connectrpc/connect";
+
+/** How long a browser may keep a preflight's answer, in seconds: two hours, the longest that Chromium keeps one. */
+const PREFLIGHT_MAX_AGE_SECONDS = 7_200;
+
+const requestHeaders = [...cors.allowedHeaders, "Authorization", "X-Request-Id", "Traceparent"].join(", ");
+const responseHeaders = [...cors.exposedHeaders, "X-Request-Id"].join(", ");
+
+/**
+ * Headers for a request of a browser on another origin: undefined when its origin is not on the list. The origin is named,
+ * never `*`, so that the answer may carry credentials.
+ */
+export function corsHeaders(
+  { origin, preflight }: { origin: string | undefined; preflight: boolean },
+  allowed: readonly string[],
+): Record<string, string> | undefined {
+  if (origin === undefined || !allowed.includes(origin)) return undefined;
+  const headers = { "Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", Vary: "Origin" };
+  if (!preflight) return { ...headers, "Access-Control-Expose-Headers": responseHeaders };
+  return {
+    ...headers,
+    "Access-Control-Allow-Methods": cors.allowedMethods.join(", "),
+    "Access-Control-Allow-Headers": requestHeaders,
+    "Access-Control-Max-Age": String(PREFLIGHT_MAX_AGE_SECONDS),
+  };
+}

@@ -1,0 +1,123 @@
+import * as http from "node:http";
+import * as http2 from "node:http2";
+import * as net from "node:net";
+
+/** A handler of both kinds of requests, as connect-node makes them. */
+export type HttpHandler = (
+  request: http.IncomingMessage | http2.Http2ServerRequest,
+  response: http.ServerResponse | http2.Http2ServerResponse,
+) => void;
+
+export interface HttpServer {
+  readonly port: number;
+  /** `http://host:port` for a person to open. */
+  readonly url: string;
+  /** Takes no new connections, tells HTTP/2 clients to go away (GOAWAY), and closes connections as they fall idle. */
+  stopAccepting(): void;
+  /** Waits for open requests, at most `deadlineMs`, then cuts what is left. */
+  close(deadlineMs: number): Promise<void>;
+}
+
+/** First bytes of the HTTP/2 connection preface (RFC 9113, 3.4): no HTTP/1.1 method begins so. */
+const HTTP2_PREFACE = "PRI";
+
+/** A connection that says nothing for this long at its start is closed, in milliseconds. */
+const FIRST_BYTES_TIMEOUT_MS = 30_000;
+
+/** Largest header block, in bytes. Node's own bound for HTTP/1.1. */
+const MAX_HEADER_BYTES = 16_384;
+
+/**
+ * Window per HTTP/2 connection for what clients send, in bytes: the default of 64 KiB is shared by all streams of a
+ * connection, and one message that nobody reads yet would stop the others.
+ */
+const CONNECTION_WINDOW_BYTES = 4 * 1_024 * 1_024;
+
+/**
+ * Serves HTTP/1.1 and HTTP/2 without TLS (h2c with prior knowledge) on one port: a connection's first bytes say which it
+ * is. Rejects with a sentence when the port cannot be had.
+ */
+export async function startHttpServer({ host, port, handler, maxStreamsPerConnection }: {
+  host: string;
+  /** 0: any free port. */
+  port: number;
+  handler: HttpHandler;
+  /** HTTP/2 streams at a time on one connection. */
+  maxStreamsPerConnection: number;
+}): Promise<HttpServer> {
+  const h1 = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES }, handler);
+  const h2 = http2.createServer(
+    {
+      settings: { maxConcurrentStreams: maxStreamsPerConnection, maxHeaderListSize: MAX_HEADER_BYTES },
+      maxSessionMemory: 1_000,
+    },
+    handler,
+  );
+  const sessions = new Set<http2.ServerHttp2Session>();
+  h2.on("session", (session) => {
+    sessions.add(session);
+    session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+    session.once("close", () => sessions.delete(session));
+  });
+  // A client that breaks the protocol or goes away is no error of the server's.
+  h2.on("sessionError", () => undefined);
+  h1.on("clientError", (_error, socket) => {
+    if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+  });
+
+  const sockets = new Set<net.Socket>();
+  const acceptor = net.createServer({ noDelay: true }, (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+    const timer = setTimeout(() => socket.destroy(), FIRST_BYTES_TIMEOUT_MS);
+    socket.once("close", () => clearTimeout(timer));
+    let first = Buffer.alloc(0);
+    const onReadable = (): void => {
+      for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) first = Buffer.concat([first, chunk]);
+      const start = first.toString("latin1", 0, HTTP2_PREFACE.length);
+      if (start.length < HTTP2_PREFACE.length && HTTP2_PREFACE.startsWith(start)) return;
+      clearTimeout(timer);
+      socket.off("readable", onReadable);
+      socket.unshift(first);
+      (start === HTTP2_PREFACE ? h2 : h1).emit("connection", socket);
+    };
+    socket.on("readable", onReadable);
+  });
+
+  await listen(acceptor, { host, port });
+  const address = acceptor.address() as net.AddressInfo;
+  const shownHost = ["0.0.0.0", "::", ""].includes(host) ? "localhost" : host;
+  const closed = new Promise<void>((resolve) => acceptor.once("close", () => resolve()));
+  const stopAccepting = (): void => {
+    acceptor.close();
+    for (const session of sessions) session.close();
+    h1.closeIdleConnections();
+  };
+  return {
+    port: address.port,
+    url: `http://${shownHost.includes(":") ? `[${shownHost}]` : shownHost}:${address.port}`,
+    stopAccepting,
+    async close(deadlineMs) {
+      stopAccepting();
+      // HTTP/1.1 connections do not end by themselves when their last response has.
+      const idle = setInterval(() => h1.closeIdleConnections(), 50);
+      const timer = setTimeout(() => {
+        for (const socket of sockets) socket.destroy();
+      }, deadlineMs);
+      await closed;
+      clearInterval(idle);
+      clearTimeout(timer);
+    },
+  };
+}
+
+function listen(server: net.Server, { host, port }: { host: string; port: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const why = error.code === "EADDRINUSE" ? "it is in use; stop what uses it or choose another port" : (error.code ?? error.message);
+      reject(new Error(`Cannot listen on ${host}:${port}: ${why}.`, { cause: error }));
+    });
+    server.listen({ host, port }, () => resolve());
+  });
+}
