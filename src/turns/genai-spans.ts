@@ -1,0 +1,138 @@
+import {
+  type Attributes,
+  context,
+  createContextKey,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
+import type { CallUsage, Model, ModelRequest } from "../engine/model.ts";
+import { ModelCallFailure } from "../engine/model.ts";
+import { Failure } from "../failure.ts";
+
+/**
+ * Names of the attributes of a turn's spans: OpenTelemetry's semantic conventions for generative AI where they have one.
+ * Content (messages, system instructions, tool arguments) is never among them.
+ */
+export const SPAN_ATTRIBUTES = {
+  operation: "gen_ai.operation.name",
+  provider: "gen_ai.provider.name",
+  agent: "gen_ai.agent.name",
+  conversation: "gen_ai.conversation.id",
+  requestModel: "gen_ai.request.model",
+  temperature: "gen_ai.request.temperature",
+  maxTokens: "gen_ai.request.max_tokens",
+  responseModel: "gen_ai.response.model",
+  finishReasons: "gen_ai.response.finish_reasons",
+  inputTokens: "gen_ai.usage.input_tokens",
+  outputTokens: "gen_ai.usage.output_tokens",
+  errorType: "error.type",
+  turn: "parley.turn_id",
+} as const;
+
+/** The agent's work in a turn. */
+export interface AgentWork {
+  /** The agent's name. */
+  readonly agent: string;
+  /** The model that it is configured with. */
+  readonly model: string;
+  /** Who serves the model, as the conventions name providers: `openai`. */
+  readonly provider: string;
+  readonly sessionId: string;
+  readonly turnId: string;
+}
+
+/** Runs an agent's work in a span `invoke_agent <agent>`; the model calls within become its children. */
+export function inAgentSpan<Result>(work: AgentWork, run: () => Promise<Result>): Promise<Result> {
+  const { agent, model, provider, sessionId, turnId } = work;
+  const attributes: Attributes = {
+    [SPAN_ATTRIBUTES.operation]: "invoke_agent",
+    [SPAN_ATTRIBUTES.provider]: provider,
+    [SPAN_ATTRIBUTES.agent]: agent,
+    [SPAN_ATTRIBUTES.requestModel]: model,
+    [SPAN_ATTRIBUTES.conversation]: sessionId,
+    [SPAN_ATTRIBUTES.turn]: turnId,
+  };
+  const span = tracer().startSpan(`invoke_agent ${agent}`, { kind: SpanKind.INTERNAL, attributes });
+  const within = trace.setSpan(context.active(), span).setValue(AGENT_WORK, work);
+  return context.with(within, () => ended(span, run));
+}
+
+/**
+ * A model whose calls each have a span `chat <model>`. Belongs innermost, around one provider, so that each attempt of a
+ * fallback is a span of its own.
+ */
+export function withChatSpans(model: Model, { provider }: { readonly provider: string }): Model {
+  return {
+    call(request, observer) {
+      const span = tracer().startSpan(`chat ${request.model}`, {
+        kind: SpanKind.CLIENT,
+        attributes: requestAttributes(request, provider),
+      });
+      return context.with(trace.setSpan(context.active(), span), () =>
+        ended(span, async () => {
+          try {
+            const reply = await model.call(request, observer);
+            span.setAttribute(SPAN_ATTRIBUTES.responseModel, reply.model);
+            span.setAttribute(SPAN_ATTRIBUTES.finishReasons, [reply.ended]);
+            setUsage(span, reply.usage);
+            return reply;
+          } catch (error) {
+            if (error instanceof ModelCallFailure) setUsage(span, error.usage);
+            throw error;
+          }
+        }),
+      );
+    },
+  };
+}
+
+/** Tells the model calls of an agent's work whose they are. */
+const AGENT_WORK = createContextKey("parley agent work");
+
+function requestAttributes(request: ModelRequest, provider: string): Attributes {
+  const work = context.active().getValue(AGENT_WORK) as AgentWork | undefined;
+  return {
+    [SPAN_ATTRIBUTES.operation]: "chat",
+    [SPAN_ATTRIBUTES.provider]: provider,
+    [SPAN_ATTRIBUTES.requestModel]: request.model,
+    [SPAN_ATTRIBUTES.temperature]: request.temperature,
+    [SPAN_ATTRIBUTES.maxTokens]: request.maxOutputTokens,
+    ...(work === undefined
+      ? {}
+      : {
+          [SPAN_ATTRIBUTES.agent]: work.agent,
+          [SPAN_ATTRIBUTES.conversation]: work.sessionId,
+          [SPAN_ATTRIBUTES.turn]: work.turnId,
+        }),
+  };
+}
+
+function setUsage(span: Span, usage: CallUsage): void {
+  span.setAttribute(SPAN_ATTRIBUTES.inputTokens, usage.promptTokens);
+  span.setAttribute(SPAN_ATTRIBUTES.outputTokens, usage.completionTokens);
+}
+
+/** Runs the work and ends its span. Of an error only the reason or the type is kept: its message may quote content. */
+async function ended<Result>(span: Span, run: () => Promise<Result>): Promise<Result> {
+  try {
+    return await run();
+  } catch (error) {
+    span.setAttribute(SPAN_ATTRIBUTES.errorType, errorType(error));
+    span.setStatus({ code: SpanStatusCode.ERROR });
+    throw error;
+  } finally {
+    span.end();
+  }
+}
+
+function errorType(error: unknown): string {
+  if (error instanceof Failure) return error.reason;
+  return error instanceof Error ? error.name : "_OTHER";
+}
+
+/** Looked up each time: tracing may start after this file is read. */
+function tracer() {
+  return trace.getTracer("parley");
+}
