@@ -54,9 +54,10 @@ export function errorFacts(error: unknown, depth = 0): LogFacts {
 const MAX_CAUSES = 4;
 
 /** The stack without its head, which repeats the message. */
-function stackFrames(error: Error): string[] {
-  const frames = (error.stack ?? "").split("\n").map((line) => line.trim());
-  return frames.filter((line) => /^at .+[:(]/.test(line)).slice(0, MAX_FRAMES);
+function stackFrames({ stack = "", message }: Error): string[] {
+  const lines = stack.slice(stack.indexOf(message) + message.length).split("\n");
+  const frames = lines.map((line) => line.trim()).filter((line) => /^at .*:\d+:\d+\)?$/.test(line));
+  return frames.slice(0, MAX_FRAMES);
 }
 
 const MAX_FRAMES = 12;

@@ -136,7 +136,8 @@ async function run(
 
 function reasonOf(error: unknown): string {
   if (error instanceof NotReady) return error.message;
-  const { code, reason, name } = error as { code?: unknown; reason?: unknown; name?: unknown };
+  if (!(error instanceof Error)) return "failed";
+  const { code, reason, name } = error as Error & { code?: unknown; reason?: unknown };
   for (const word of [reason, code, name]) if (typeof word === "string" && /^\w+$/.test(word)) return `failed: ${word}`;
   return "failed";
 }
