@@ -1,0 +1,135 @@
+import type { ChildProcess } from "node:child_process";
+import type { BenchRedis, Target } from "./bench-targets.ts";
+import type { LoadCommand, LoadFailure, LoadResult } from "./load-commands.ts";
+import { cpuTimeMs, residentBytes } from "./processes.ts";
+import { median, percentile } from "./statistics.ts";
+import { MODEL_NAMES } from "./workload.ts";
+
+/** What a burst of load on one target came to. */
+export interface LoadMeasurement {
+  readonly turnsPerSecond: number;
+  /** NaN of unary calls. */
+  readonly firstTextMedianMs: number;
+  readonly firstTextP95Ms: number;
+  /** Processor time of the server's process, all threads. */
+  readonly cpuMsPerTurn: number;
+  /** Cores that the server kept busy: near 1 it was the bottleneck, well below 1 something else was. */
+  readonly cpuCores: number;
+}
+
+/** The three kinds of load, as they stand in the table. */
+export const LOADS = {
+  unary: { rpc: "Chat", model: MODEL_NAMES.burst },
+  burst: { rpc: "StreamChat", model: MODEL_NAMES.burst },
+  paced: { rpc: "StreamChat", model: MODEL_NAMES.paced },
+} as const;
+
+export type LoadKind = keyof typeof LOADS;
+
+const CLIENTS = 64;
+
+/** Sends one command to the load client; rejects with what it says went wrong. */
+export function order(client: ChildProcess, command: LoadCommand): Promise<LoadResult> {
+  return new Promise((resolve, reject) => {
+    const onExit = () => reject(new Error("the load client ended"));
+    client.once("exit", onExit);
+    client.once("message", (answer: LoadResult | LoadFailure) => {
+      client.off("exit", onExit);
+      if ("failure" in answer)
+        reject(new Error(`${command.kind} of ${JSON.stringify(short(command))}: ${answer.failure}`));
+      else resolve(answer);
+    });
+    client.send(command);
+  });
+}
+
+function short(command: LoadCommand): object {
+  return "sessionIds" in command ? { ...command, sessionIds: command.sessionIds.length } : command;
+}
+
+export async function measureLoad(
+  client: ChildProcess,
+  target: Target,
+  { kind, durationMs, sessionIds }: { kind: LoadKind; durationMs: number; sessionIds: readonly string[] },
+): Promise<LoadMeasurement> {
+  const cpuBefore = cpuTimeMs(target.pid);
+  const startTime = performance.now();
+  const { baseUrl } = target;
+  const result = await order(client, {
+    kind: "load",
+    baseUrl,
+    ...LOADS[kind],
+    clients: CLIENTS,
+    durationMs,
+    sessionIds,
+  });
+  const cpuMs = cpuTimeMs(target.pid) - cpuBefore;
+  return {
+    turnsPerSecond: (result.turnsInTime * 1_000) / durationMs,
+    firstTextMedianMs: percentile(result.firstTextMs, 0.5),
+    firstTextP95Ms: percentile(result.firstTextMs, 0.95),
+    cpuMsPerTurn: cpuMs / result.turns,
+    cpuCores: cpuMs / (performance.now() - startTime),
+  };
+}
+
+/** Ratio of one figure between two targets, round by round: what the machine did to both of a round cancels out. */
+export function ratiosOf(
+  figure: keyof LoadMeasurement,
+  { parley, bare }: { parley: readonly LoadMeasurement[]; bare: readonly LoadMeasurement[] },
+): { median: number; lowest: number; highest: number } {
+  const ratios = parley.map((measured, round) => measured[figure] / (bare[round]?.[figure] ?? Number.NaN));
+  return { median: median(ratios), lowest: Math.min(...ratios), highest: Math.max(...ratios) };
+}
+
+/** Resident bytes for each idle stream, at each of the counts: a stream that had its first text and waits for more. */
+export async function measureIdleStreams(
+  client: ChildProcess,
+  target: Target,
+  {
+    counts,
+    sessionIds,
+    release,
+  }: { counts: readonly number[]; sessionIds: readonly string[]; release: () => Promise<void> },
+): Promise<Map<number, number>> {
+  const { baseUrl } = target;
+  const bytesPerStream = new Map<number, number>();
+  await settled(target.pid);
+  const before = residentBytes(target.pid);
+  let open = 0;
+  for (const count of counts) {
+    await order(client, { kind: "open", baseUrl, streams: count - open, sessionIds });
+    open = count;
+    await settled(target.pid);
+    bytesPerStream.set(count, (residentBytes(target.pid) - before) / count);
+  }
+  await release();
+  await order(client, { kind: "drain" });
+  return bytesPerStream;
+}
+
+/** Waits until the process has nothing left to do: less than a tenth of a core over half a second, ten seconds at most. */
+async function settled(pid: number): Promise<void> {
+  for (let look = 0; look < 20; look++) {
+    const before = cpuTimeMs(pid);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    if (cpuTimeMs(pid) - before < 50) return;
+  }
+}
+
+const TURNS_FOR_BYTES = 100;
+
+/** Bytes that a turn moves to Redis and back, on sessions of about so many messages. */
+export async function measureRedisBytes(
+  client: ChildProcess,
+  target: Target,
+  { redis, messages }: { redis: BenchRedis; messages: number },
+): Promise<number> {
+  const { baseUrl } = target;
+  // Young sessions get one turn each, so that they stay young; to the oldest a few turns more are nothing.
+  const sessions = messages > 10 * TURNS_FOR_BYTES ? 1 : TURNS_FOR_BYTES;
+  const { sessionIds } = await order(client, { kind: "fill", baseUrl, sessions, turns: messages / 2 });
+  const before = await redis.bytesMoved();
+  await order(client, { kind: "turns", baseUrl, sessionIds, turns: TURNS_FOR_BYTES });
+  return ((await redis.bytesMoved()) - before) / TURNS_FOR_BYTES;
+}
