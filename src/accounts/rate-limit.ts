@@ -1,4 +1,4 @@
-import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
+import { RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
 import { Failure } from "../failure.ts";
 import { failureOfRedisError, type RedisConnection } from "../store/redis-connection.ts";
 import { accountKeys } from "../store/redis-keys.ts";
@@ -23,31 +23,31 @@ export interface RateLimit {
 /** Counts in this process. */
 export function createMemoryRateLimiter(rate: RateLimit): RateLimiter {
   const limiter = new RateLimiterMemory({ points: rate.limit, duration: rate.windowSeconds, keyPrefix: "" });
-  return rateLimiter(rate, () => limiter);
+  return rateLimiter(rate, (tenant, userId) => limiter.consume(`${tenant}/${userId}`));
 }
 
 /** Counts for all processes, in `{a:<tenant>}:rate:<user>`; the key is gone when its window ends. */
-export function createRedisRateLimiter({ connection, ...rate }: RateLimit & { connection: RedisConnection }): RateLimiter {
-  const ofTenants = new Map<string, RateLimiterAbstract>();
-  return rateLimiter(rate, (tenant) => {
-    const known = ofTenants.get(tenant);
-    if (known !== undefined) return known;
-    const limiter = new RateLimiterRedis({
-      storeClient: connection.client,
-      points: rate.limit,
-      duration: rate.windowSeconds,
-      keyPrefix: accountKeys(tenant).ratePrefix,
-    });
-    ofTenants.set(tenant, limiter);
-    return limiter;
+export function createRedisRateLimiter({
+  connection,
+  ...rate
+}: RateLimit & { connection: RedisConnection }): RateLimiter {
+  const limiter = new RateLimiterRedis({
+    storeClient: connection.client,
+    points: rate.limit,
+    duration: rate.windowSeconds,
+    keyPrefix: "",
   });
+  return rateLimiter(rate, (tenant, userId) => limiter.consume(`${accountKeys(tenant).ratePrefix}${userId}`));
 }
 
-function rateLimiter({ limit, windowSeconds }: RateLimit, limiterOf: (tenant: string) => RateLimiterAbstract): RateLimiter {
+function rateLimiter(
+  { limit, windowSeconds }: RateLimit,
+  consume: (tenant: string, userId: string) => Promise<unknown>,
+): RateLimiter {
   return {
     async consume(tenant, userId) {
       try {
-        await limiterOf(tenant).consume(userId);
+        await consume(tenant, userId);
       } catch (refusal) {
         const retryAfterMs = retryAfterMsOf(refusal);
         if (retryAfterMs === undefined) throw failureOfRedisError(refusal);
@@ -63,5 +63,7 @@ function rateLimiter({ limit, windowSeconds }: RateLimit, limiterOf: (tenant: st
 /** The library refuses with an object that is no Error; anything else went wrong. */
 function retryAfterMsOf(refusal: unknown): number | undefined {
   if (refusal instanceof Error || typeof refusal !== "object" || refusal === null) return undefined;
-  return "msBeforeNext" in refusal && typeof refusal.msBeforeNext === "number" ? Math.max(1, refusal.msBeforeNext) : undefined;
+  return "msBeforeNext" in refusal && typeof refusal.msBeforeNext === "number"
+    ? Math.max(1, refusal.msBeforeNext)
+    : undefined;
 }

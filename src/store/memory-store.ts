@@ -1,9 +1,7 @@
-import { create, type JsonObject } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
-import { type SessionRecord, SessionRecordSchema } from "../../gen/parley/storage/v1/session_record_pb.js";
+import type { SessionRecord } from "../../gen/parley/storage/v1/session_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { TurnRecord } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import { Failure } from "../failure.ts";
@@ -21,6 +19,7 @@ import {
 import { createLogHub } from "./log-hub.ts";
 import {
   addUsage,
+  checkClosingEntry,
   finishReasonOf,
   firstSequenceOf,
   gapFailure,
@@ -32,7 +31,7 @@ import {
   type UsageTotals,
   usageOf,
 } from "./record-views.ts";
-import { SCHEMA_VERSION } from "./stored-formats.ts";
+import { newSessionRecord, QUEUE_FULL_RETRY_MS, sessionOfTurn, withMetadata } from "./session-records.ts";
 
 export interface MemoryStoreOptions {
   /** A session is gone this long after its last use, in milliseconds. */
@@ -106,8 +105,7 @@ export function createMemoryStore({ ttlMs, leaseMs, now = Date.now }: MemoryStor
     async updateSession(ref, metadata) {
       const session = find(ref);
       if (session === undefined) return undefined;
-      const { metadata: _, ...rest } = session.record;
-      session.record = create(SessionRecordSchema, { ...rest, ...optionalMetadata(metadata) });
+      session.record = withMetadata(session.record, metadata);
       session.updateTimeMs = now();
       touch(ref, session);
       return viewOf(ref, session);
@@ -149,6 +147,7 @@ export function createMemoryStore({ ttlMs, leaseMs, now = Date.now }: MemoryStor
       const { lease } = session ?? {};
       if (session === undefined || turn === undefined || lease?.turnId !== ref.turnId || lease.untilMs > now()) return;
       if (turn.lastSequence !== lastSequence) return;
+      checkClosingEntry(lastSequence, entry);
       appendTo(turn, [entry]);
       turn.finishReason = finishReasonOf(entry);
       // Nobody holds this: the lost owner can no longer take its commit for done.
@@ -285,9 +284,6 @@ function begin({
   return { state: "begun", lease, window };
 }
 
-/** A full queue is advised to be tried again after this long, in milliseconds: about one short turn. */
-export const QUEUE_FULL_RETRY_MS = 1_000;
-
 /** Appends what the log lacks. False: it had them all. */
 function appendTo(turn: StoredTurn, entries: readonly TurnLogEntry[]): boolean {
   const first = firstSequenceOf(entries);
@@ -303,13 +299,7 @@ function appendTo(turn: StoredTurn, entries: readonly TurnLogEntry[]): boolean {
 function newSession(session: NewSession, nowMs: number): StoredSession {
   return {
     ref: { tenant: session.tenant, sessionId: session.sessionId },
-    record: create(SessionRecordSchema, {
-      schemaVersion: SCHEMA_VERSION,
-      userId: session.userId,
-      createTime: timestampFromMs(nowMs),
-      version: session.version,
-      ...optionalMetadata(session.metadata),
-    }),
+    record: newSessionRecord(session, nowMs),
     messages: [],
     turns: new Map(),
     queue: new Map(),
@@ -319,15 +309,6 @@ function newSession(session: NewSession, nowMs: number): StoredSession {
     epoch: 0,
     lease: undefined,
   };
-}
-
-/** The session that a turn makes; the turn's metadata become the session's. */
-export function sessionOfTurn({ tenant, sessionId, userId, version, record }: NewTurn): NewSession {
-  return { tenant, sessionId, userId, version, ...optionalMetadata(record.metadata) };
-}
-
-function optionalMetadata(metadata: JsonObject | undefined): { metadata?: JsonObject } {
-  return metadata === undefined ? {} : { metadata: structuredClone(metadata) };
 }
 
 function viewOf(ref: SessionRef, session: StoredSession): Session {

@@ -116,6 +116,11 @@ export function gapFailure(): Failure {
   return new Failure("INTERNAL", {}, { cause: new Error("log entries do not follow each other") });
 }
 
+/** INTERNAL: the entry that ends a lost owner's turn does not go on from where its log ends. */
+export function checkClosingEntry(lastSequence: bigint, entry: TurnLogEntry): void {
+  if (sequenceOf(entry) !== lastSequence + 1n) throw gapFailure();
+}
+
 /** Why a turn ended, as its last entry says. */
 export function finishReasonOf(entry: TurnLogEntry): FinishReason {
   const event = entry.event?.event;

@@ -1,0 +1,246 @@
+import { Cluster, Redis, type RedisOptions } from "ioredis";
+import { Failure } from "../failure.ts";
+import { REDIS_SCRIPTS, type RedisScriptName } from "./redis-scripts.ts";
+
+/** A command that has no answer after this long has failed, in milliseconds: far above any healthy answer, well below a lease. */
+const COMMAND_TIMEOUT_MS = 2_000;
+
+/** In a Cluster a command may be redirected, or wait until the nodes are known; this bounds all of it, in milliseconds. */
+const CLUSTER_COMMAND_TIMEOUT_MS = 3_000;
+
+/** A socket that owes an answer for this long is given up, in milliseconds: a server that hangs is connected to anew. */
+const SOCKET_TIMEOUT_MS = 5_000;
+
+/** The wait before a reconnect grows by this much with each try, up to the most, in milliseconds. */
+const RECONNECT_DELAY_MS = { step: 50, most: 1_000 } as const;
+
+/** What callers of an unreachable store are advised to wait, in milliseconds. */
+const STORE_RETRY_AFTER_MS = 1_000;
+
+export interface RedisConnectionCallbacks {
+  /** The connection was lost or could not be made; it is tried again for ever. `problem` has neither content nor secrets. */
+  onError?(problem: string): void;
+  /** Something that works but should not be so, as a sentence; each sentence once per connection. */
+  onWarning?(sentence: string): void;
+}
+
+/** A script's argument; numbers must be integers. */
+export type RedisArgument = string | number | Uint8Array;
+
+/** One Redis, or one Redis Cluster. All rejections are {@link Failure}s: STORE_UNAVAILABLE unless it says otherwise. */
+export interface RedisConnection {
+  /** Runs a script of `redis-scripts.ts`; strings in its reply are Buffers. All keys are in one slot. */
+  run(script: RedisScriptName, keys: readonly string[], args: readonly RedisArgument[]): Promise<unknown>;
+  /** Runs plain commands of the client with the same rejections. */
+  use<T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T>;
+  /** The client, for libraries that bring their own commands; their rejections are not mapped. */
+  readonly client: Redis | Cluster;
+  /**
+   * Resolves when every master answers and may be used. Rejects with STORE_UNAVAILABLE, or with an Error whose message is
+   * a sentence that says why this Redis must not be used. Warns of a Redis without an append-only file.
+   */
+  ping(): Promise<void>;
+  /** Closes after the answers that are due, or after a while. */
+  close(): Promise<void>;
+}
+
+/**
+ * Connects, in the background. `redis://` and `rediss://` (TLS), each with `user:password@` and for a single server
+ * `/database`. Several addresses with commas between them, or `?cluster=true`, mean a Redis Cluster:
+ * `redis://10.0.0.1:6379,10.0.0.2:6379`. Throws an Error that says what is wrong with a URL, without quoting it.
+ *
+ * Commands wait for the first connection but never for a lost one, and none waits for more than a few seconds.
+ */
+export function connectRedis(url: string, callbacks: RedisConnectionCallbacks = {}): RedisConnection {
+  const address = parseRedisUrl(url);
+  const client = address.cluster ? connectCluster(address) : connectSingle(address);
+  for (const [name, script] of Object.entries(REDIS_SCRIPTS)) {
+    client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
+  }
+  client.on("error", (error: unknown) => callbacks.onError?.(describeRedisError(error)));
+
+  const warned = new Set<string>();
+  const warn = (sentence: string): void => {
+    if (warned.has(sentence)) return;
+    warned.add(sentence);
+    callbacks.onWarning?.(sentence);
+  };
+  const use = async <T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T> => {
+    try {
+      return await (address.cluster ? withDeadline(operation(client), CLUSTER_COMMAND_TIMEOUT_MS) : operation(client));
+    } catch (error) {
+      throw failureOfRedisError(error);
+    }
+  };
+
+  return {
+    client,
+    use,
+    run: (script, keys, args) =>
+      use(() => {
+        const command: unknown = Reflect.get(client, `${script}Buffer`);
+        if (typeof command !== "function") throw new TypeError(`script ${script} is not defined`);
+        return Reflect.apply(command, client, [...keys, ...args.map(toArgument)]) as Promise<unknown>;
+      }),
+    async ping() {
+      const infos = await use(async () => {
+        // A command that routes by a slot waits until the Cluster's masters are known.
+        if (client instanceof Cluster) await client.exists("{parley}:ping");
+        const masters = client instanceof Cluster ? client.nodes("master") : [client];
+        return await Promise.all(masters.map((master) => master.info("memory", "persistence")));
+      });
+      for (const info of infos) checkRedisInfo(info, warn);
+    },
+    async close() {
+      await withDeadline(client.quit(), COMMAND_TIMEOUT_MS).catch(() => undefined);
+      client.disconnect();
+    },
+  };
+}
+
+/** What the client's errors mean for a caller. The cause says what happened, without a command's arguments or a reply's text. */
+export function failureOfRedisError(error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  const cause = new Error(describeRedisError(error));
+  const code = replyCode(error);
+  // The server answers, and answers so to every repetition: a fault of ours.
+  if (code !== undefined && !UNAVAILABLE_REPLIES.has(code)) return new Failure("INTERNAL", {}, { cause });
+  return new Failure("STORE_UNAVAILABLE", { retryAfterMs: STORE_RETRY_AFTER_MS }, { cause });
+}
+
+/** Error replies of a Redis that cannot serve now, by their first word (redis.io, "error codes" of each feature). */
+const UNAVAILABLE_REPLIES: ReadonlySet<string> = new Set([
+  "ASK",
+  "BUSY",
+  "CLUSTERDOWN",
+  "LOADING",
+  "MASTERDOWN",
+  "MISCONF",
+  "MOVED",
+  "NOAUTH",
+  "NOPERM",
+  "NOREPLICAS",
+  "OOM",
+  "READONLY",
+  "TRYAGAIN",
+  "UNBLOCKED",
+  "UNKILLABLE",
+  "WRONGPASS",
+]);
+
+interface RedisAddress {
+  readonly cluster: boolean;
+  readonly nodes: readonly { readonly host: string; readonly port: number }[];
+  readonly options: Pick<RedisOptions, "username" | "password" | "db" | "tls">;
+}
+
+function parseRedisUrl(url: string): RedisAddress {
+  const [, scheme, credentials, hosts = "", path = "", query = ""] =
+    /^(rediss?):\/\/(?:([^@/]*)@)?([^/?]+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(url) ?? [];
+  if (scheme === undefined) throw new Error("A Redis URL is redis:// or rediss://, then host:port.");
+  const nodes = hosts.split(",").map((host) => {
+    const parsed = URL.parse(`redis://${host}`);
+    if (parsed === null || parsed.hostname === "" || parsed.pathname !== "") {
+      throw new Error("A Redis URL has an address that is no host:port.");
+    }
+    return { host: parsed.hostname.replace(/^\[|\]$/g, ""), port: Number(parsed.port || 6379) };
+  });
+  const cluster = nodes.length > 1 || new URLSearchParams(query).get("cluster") === "true";
+  if (path !== "" && !/^\d+$/.test(path)) throw new Error("A Redis URL's path is the number of a database.");
+  if (cluster && Number(path) !== 0) throw new Error("A Redis Cluster has database 0 only.");
+  const [username = "", password = ""] = splitCredentials(credentials).map(decodeURIComponent);
+  return {
+    cluster,
+    nodes,
+    options: {
+      ...(username === "" ? {} : { username }),
+      ...(password === "" ? {} : { password }),
+      ...(path === "" || cluster ? {} : { db: Number(path) }),
+      ...(scheme === "rediss" ? { tls: {} } : {}),
+    },
+  };
+}
+
+function splitCredentials(credentials = ""): string[] {
+  const colon = credentials.indexOf(":");
+  return colon < 0 ? [credentials] : [credentials.slice(0, colon), credentials.slice(colon + 1)];
+}
+
+const COMMON_OPTIONS = {
+  commandTimeout: COMMAND_TIMEOUT_MS,
+  connectTimeout: COMMAND_TIMEOUT_MS,
+  socketTimeout: SOCKET_TIMEOUT_MS,
+  // A command whose connection is lost fails at once; who sent it knows whether and how to repeat it.
+  maxRetriesPerRequest: 0,
+  autoResendUnfulfilledCommands: false,
+  disableClientInfo: true,
+} as const satisfies RedisOptions;
+
+function connectSingle({ nodes: [node], options }: RedisAddress): Redis {
+  return new Redis({
+    ...COMMON_OPTIONS,
+    ...options,
+    ...node,
+    retryStrategy: reconnectDelayMs,
+    // After a failover behind one address: the old master refuses writes, the address leads to the new one.
+    reconnectOnError: (error) => error.message.startsWith("READONLY"),
+  });
+}
+
+function connectCluster({ nodes, options }: RedisAddress): Cluster {
+  return new Cluster([...nodes], {
+    clusterRetryStrategy: reconnectDelayMs,
+    redisOptions: { ...COMMON_OPTIONS, ...options },
+    // Certificates are made out to names: with TLS the nodes are addressed as the Cluster announces them.
+    ...(options.tls === undefined ? {} : { dnsLookup: (host, done) => done(null, host) }),
+  });
+}
+
+function reconnectDelayMs(attempt: number): number {
+  return Math.min(attempt * RECONNECT_DELAY_MS.step, RECONNECT_DELAY_MS.most);
+}
+
+function checkRedisInfo(info: string, warn: (sentence: string) => void): void {
+  const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
+  if (policy !== undefined && policy !== "noeviction") {
+    throw new Error(
+      `Redis has maxmemory-policy ${policy}, which drops sessions when memory is short: set it to noeviction.`,
+    );
+  }
+  if (/^aof_enabled:0/m.test(info)) {
+    warn("Redis has no append-only file: what it acknowledged is lost when it restarts. Set appendonly to yes.");
+  }
+}
+
+function toArgument(value: RedisArgument): string | Buffer {
+  if (typeof value === "string") return value;
+  if (typeof value === "number") return String(value);
+  return Buffer.isBuffer(value) ? value : Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+async function withDeadline<T>(promise: Promise<T>, deadlineMs: number): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error("Command timed out")), deadlineMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** First word of an error reply; undefined: the error is none. */
+function replyCode(error: unknown): string | undefined {
+  if (!(error instanceof Error) || error.name !== "ReplyError") return undefined;
+  return /^[A-Z]+/.exec(error.message)?.[0] ?? "ERR";
+}
+
+/** An error reply may quote arguments, and the client hangs the whole command on it: only its code is passed on. */
+function describeRedisError(error: unknown): string {
+  const code = replyCode(error);
+  if (code !== undefined) return `Redis answered ${code}`;
+  if (!(error instanceof Error)) return "Redis failed";
+  const system = "code" in error && typeof error.code === "string" ? error.code : undefined;
+  return `Redis connection failed: ${system ?? error.message}`;
+}

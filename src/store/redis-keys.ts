@@ -1,0 +1,55 @@
+import type { SessionRef } from "../turns/ports.ts";
+
+/**
+ * Names of all keys. What stands in braces decides the slot: a session's keys are together, an account's keys are
+ * together, and a script takes keys of one of them only. Every key has a TTL.
+ */
+
+/** A session's keys: of one slot. */
+export interface SessionKeys {
+  /** Hash: record (SessionRecord), owner, created, updated and expire (ms), messages, prompt, completion, cost; epoch, nonce, turn, until (ms), ticket. */
+  readonly session: string;
+  /** List of MessageRecords, oldest first. */
+  readonly messages: string;
+  /** Sorted set: ids of turns, by when their keys expire (ms). */
+  readonly turns: string;
+  /** Sorted set: ids of waiting turns, in the order they came. */
+  readonly queue: string;
+  /** Sorted set: ids of waiting turns, by when their place lapses (ms). */
+  readonly tickets: string;
+  /** Prefix of `turn:<id>`, hash: record (TurnRecord), epoch, nonce, last, finish, prompt, completion, cost. */
+  readonly turnPrefix: string;
+  /** Prefix of `log:<id>`, stream: ids are `<sequence>-0`, field `e` is the TurnLogEntry. */
+  readonly logPrefix: string;
+}
+
+export function sessionKeys({ tenant, sessionId }: SessionRef): SessionKeys {
+  const tag = `{s:${tenant}/${sessionId}}`;
+  return {
+    session: `${tag}:session`,
+    messages: `${tag}:messages`,
+    turns: `${tag}:turns`,
+    queue: `${tag}:queue`,
+    tickets: `${tag}:tickets`,
+    turnPrefix: `${tag}:turn:`,
+    logPrefix: `${tag}:log:`,
+  };
+}
+
+/** An account's keys: of one slot. */
+export interface AccountKeys {
+  /** Sorted set: `<session>/<user>` of every session that may be alive, by when it expires (ms). */
+  readonly active: string;
+  /** Prefix of `sessions:<user>`, sorted set: the user's sessions, by creation (ms). */
+  readonly userSessionsPrefix: string;
+  /** Prefix of `rate:<user>`, counter. */
+  readonly ratePrefix: string;
+}
+
+export function accountKeys(tenant: string): AccountKeys {
+  const tag = `{a:${tenant}}`;
+  return { active: `${tag}:active`, userSessionsPrefix: `${tag}:sessions:`, ratePrefix: `${tag}:rate:` };
+}
+
+/** Sorted set: tenants that may have a session, by when the last one expires at the earliest (ms). The only key of no tenant. */
+export const TENANTS_KEY = "{tenants}:active";

@@ -1,0 +1,29 @@
+import type { Store } from "../turns/ports.ts";
+import { createAccountIndex } from "./account-index.ts";
+import type { RedisConnection } from "./redis-connection.ts";
+import { createRedisSessionStore } from "./redis-session-store.ts";
+import { createRedisTurnStore } from "./redis-turn-store.ts";
+
+export interface RedisStoreOptions {
+  /** The store closes it. */
+  readonly connection: RedisConnection;
+  /** A session is gone this long after its last use, in milliseconds. */
+  readonly ttlMs: number;
+  /** A lease that nobody renews is kept this long, in milliseconds. */
+  readonly leaseMs: number;
+}
+
+/**
+ * The store on one Redis or a Redis Cluster, 7.0 or newer. Replicas of the service share it. A turn's begin is two round
+ * trips (account, session), each append and the commit one.
+ */
+export function createRedisStore({ connection, ttlMs, leaseMs }: RedisStoreOptions): Store {
+  const index = createAccountIndex({ connection, ttlMs });
+  const sessions = createRedisSessionStore({ connection, index, ttlMs });
+  return {
+    ...sessions,
+    ...createRedisTurnStore({ connection, index, ttlMs, leaseMs }),
+    ping: () => connection.ping(),
+    close: () => connection.close(),
+  };
+}
