@@ -2,11 +2,11 @@ import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { ChatService } from "../gen/parley/chat/v1/chat_service_pb.js";
 import type { LoadCommand, LoadResult } from "./load-commands.ts";
-import { MESSAGE_BYTES, MODEL_NAMES, type ModelName, REPLY_CHUNK_BYTES, REPLY_CHUNKS } from "./workload.ts";
+import { MESSAGE, MODEL_NAMES, type ModelName, REPLY } from "./workload.ts";
 
 /**
- * The clients, as a process of their own: gRPC over h2c, several connections. Every reply is checked for its length, so
- * that nothing is fast because it is wrong. Commands come by IPC ({@link LoadCommand}), one at a time.
+ * The clients, as a process of their own: gRPC over h2c, several connections. Every reply is compared with what the
+ * model said, so that nothing is fast because it is wrong. Commands come by IPC ({@link LoadCommand}), one at a time.
  */
 
 const LOAD_CONNECTIONS = 8;
@@ -16,8 +16,6 @@ const IDLE_STREAMS_PER_CONNECTION = 500;
 const OPENING_AT_ONCE = 64;
 /** Session n belongs to user n modulo this, which is also the number of clients under load. */
 const USERS = 64;
-const REPLY_BYTES = REPLY_CHUNKS * REPLY_CHUNK_BYTES;
-const MESSAGE = "m".repeat(MESSAGE_BYTES);
 
 type Chat = Client<typeof ChatService>;
 interface TurnRequest {
@@ -67,7 +65,7 @@ async function fill({ baseUrl, sessions, turns }: LoadCommand & { kind: "fill" }
     let sessionId = "";
     for (let turn = 0; turn < turns; turn++) {
       const response = await at(pool, index).chat({ ...request, sessionId });
-      checkReply(response.response.length);
+      checkReply(response.response);
       sessionId = response.sessionId;
     }
     sessionIds[index] = sessionId;
@@ -88,7 +86,7 @@ async function load(command: LoadCommand & { kind: "load" }): Promise<Partial<Lo
     let request = turnOf(model, index);
     for (let turn = 0; performance.now() < endTime; turn++) {
       if (ownSessionIds.length > 0) request = { ...request, sessionId: at(ownSessionIds, turn) };
-      if (rpc === "Chat") checkReply((await client.chat(request)).response.length);
+      if (rpc === "Chat") checkReply((await client.chat(request)).response);
       else firstTextMs.push(await readStream(client, request));
       turns++;
       if (performance.now() <= endTime) turnsInTime++;
@@ -127,21 +125,21 @@ async function open({ baseUrl, streams, sessionIds }: LoadCommand & { kind: "ope
 async function readStream(client: Chat, request: TurnRequest, onFirstText?: () => void): Promise<number> {
   const startTime = performance.now();
   let firstTextMs = 0;
-  let length = 0;
+  let text = "";
   for await (const { event } of client.streamChat(request)) {
     if (event.case !== "textDelta") continue;
-    if (length === 0) {
+    if (text === "") {
       firstTextMs = performance.now() - startTime;
       onFirstText?.();
     }
-    length += event.value.text.length;
+    text += event.value.text;
   }
-  checkReply(length);
+  checkReply(text);
   return firstTextMs;
 }
 
-function checkReply(length: number): void {
-  if (length !== REPLY_BYTES) throw new Error(`a reply of ${length} bytes instead of ${REPLY_BYTES}`);
+function checkReply(text: string): void {
+  if (text !== REPLY) throw new Error(`a wrong reply of ${text.length} characters`);
 }
 
 function turnOf(agentTeam: ModelName, index: number): TurnRequest {

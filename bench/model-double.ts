@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { MODEL_NAMES, type ModelName, REPLY_CHUNK_BYTES, REPLY_CHUNKS } from "./workload.ts";
+import { MODEL_NAMES, type ModelName, REPLY, REPLY_CHUNKS } from "./workload.ts";
 
 /**
  * A process that speaks the OpenAI wire and is never the bottleneck: its replies are rendered once, at start. The
@@ -13,7 +13,7 @@ const PACE_MS = 10;
 const held = new Set<ServerResponse>();
 let calls = 0;
 
-const usage = { prompt_tokens: 600, completion_tokens: REPLY_CHUNKS, total_tokens: 600 + REPLY_CHUNKS };
+const usage = { prompt_tokens: 600, completion_tokens: REPLY_CHUNKS.length, total_tokens: 600 + REPLY_CHUNKS.length };
 
 interface RenderedReply {
   readonly opening: Buffer;
@@ -121,10 +121,9 @@ function renderReply(model: ModelName): RenderedReply {
   const head = { id, object: "chat.completion.chunk", created, model };
   const delta = (content: object, finishReason: string | null) =>
     event({ ...head, choices: [{ index: 0, delta: content, finish_reason: finishReason }] });
-  const piece = `${"x".repeat(REPLY_CHUNK_BYTES - 1)} `;
   return {
     opening: delta({ role: "assistant", content: "" }, null),
-    chunks: Array.from({ length: REPLY_CHUNKS }, () => delta({ content: piece }, null)),
+    chunks: REPLY_CHUNKS.map((content) => delta({ content }, null)),
     closing: [delta({}, "stop"), event({ ...head, choices: [], usage }), event("[DONE]")],
     unary: Buffer.from(
       JSON.stringify({
@@ -135,7 +134,7 @@ function renderReply(model: ModelName): RenderedReply {
         choices: [
           {
             index: 0,
-            message: { role: "assistant", content: piece.repeat(REPLY_CHUNKS) },
+            message: { role: "assistant", content: REPLY },
             finish_reason: "stop",
           },
         ],
