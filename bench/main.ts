@@ -108,7 +108,8 @@ async function measureAll(): Promise<Measured> {
     // A fresh process: what the load before left in the heap is not what a stream costs.
     const target = await start(startFresh());
     say(`idle streams of ${target.name}`);
-    await measureLoad(client, target, { kind: "burst", durationMs: 1_000, sessionIds: sessionsOf(target) });
+    // Enough to have its code loaded, too little to grow the heap.
+    await order(client, { kind: "turns", baseUrl: target.baseUrl, sessionIds: sessionIds.slice(0, 20), turns: 20 });
     idleBytes[target.name] = await measureIdleStreams(client, target, {
       counts: idleCounts,
       sessionIds: target.name === "parley" ? idleSessionIds : [],
