@@ -7,7 +7,13 @@ import type { Tokenizer } from "./tokenizer.ts";
  * The prompt of a turn: system message, as many of the history's newest messages as fit, the user's message.
  * Undefined when system message and user's message alone are more than `promptLimitTokens`.
  */
-export function cutToWindow({ system, history, message, tokenizer, promptLimitTokens }: {
+export function cutToWindow({
+  system,
+  history,
+  message,
+  tokenizer,
+  promptLimitTokens,
+}: {
   system: string;
   /** Oldest first. */
   history: readonly MessageRecord[];
@@ -28,7 +34,7 @@ export function cutToWindow({ system, history, message, tokenizer, promptLimitTo
     if (tokensLeft < 0) break;
   }
   // A window begins with what a user said: an answer without its question misleads.
-  while (start > 0 && start < history.length && history[start]?.message?.role !== Role.USER) start++;
+  while (start < history.length && history[start]?.message?.role !== Role.USER) start++;
   return [head, ...history.slice(start).flatMap(asModelMessage), tail];
 }
 
