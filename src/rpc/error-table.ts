@@ -12,31 +12,69 @@ export interface ErrorEntry {
 
 /** The one table of errors. `docs/errors.md` says the same, and a test compares the two. */
 export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
-  INVALID_FIELD: entry(Code.InvalidArgument, "Some fields of the request are not valid; the BadRequest detail names each with its rule."),
-  MALFORMED_REQUEST: entry(Code.InvalidArgument, "The request cannot be read; check that its encoding and the types of its fields are those of the proto."),
+  INVALID_FIELD: entry(
+    Code.InvalidArgument,
+    "Some fields of the request are not valid; the BadRequest detail names each with its rule.",
+  ),
+  MALFORMED_REQUEST: entry(
+    Code.InvalidArgument,
+    "The request cannot be read; check that its encoding and the types of its fields are those of the proto.",
+  ),
   REQUEST_TOO_LARGE: entry(Code.ResourceExhausted, "The request is larger than 1 MiB; send less at a time."),
-  UNSUPPORTED_ENCODING: entry(Code.Unimplemented, "The request's compression is not known here; use gzip, br or identity."),
+  UNSUPPORTED_ENCODING: entry(
+    Code.Unimplemented,
+    "The content type or the compression is not known here; send application/json, application/proto, or their gRPC forms, with gzip, br or identity.",
+  ),
   UNKNOWN_METHOD: entry(Code.Unimplemented, "There is no such RPC here; server reflection lists those there are."),
-  NOT_IMPLEMENTED: entry(Code.Unimplemented, "This release does not do that yet; see the changelog for the release that does."),
-  SESSION_NOT_FOUND: entry(Code.NotFound, "There is no such session; it may have expired. Leave session_id empty to begin one."),
+  UNKNOWN_SERVICE: entry(Code.NotFound, "There is no such service here; server reflection lists those there are."),
+  DEADLINE_TOO_LONG: entry(Code.InvalidArgument, "The deadline is longer than an hour; ask for a shorter one."),
+  NOT_IMPLEMENTED: entry(
+    Code.Unimplemented,
+    "This release does not do that yet; see the changelog for the release that does.",
+  ),
+  SESSION_NOT_FOUND: entry(
+    Code.NotFound,
+    "There is no such session; it may have expired. Leave session_id empty to begin one.",
+  ),
   SESSION_EXISTS: entry(Code.AlreadyExists, "The session_id is taken; choose another or leave it empty."),
   SESSION_DELETED: entry(Code.Aborted, "The session was deleted while its turn was running."),
   TURN_NOT_FOUND: entry(Code.NotFound, "There is no such turn; it may have expired with its session."),
   TURN_LOG_TRIMMED: entry(Code.OutOfRange, "The turn's log does not have the events after this sequence."),
   AGENT_TEAM_NOT_FOUND: entry(Code.NotFound, "There is no such agent team; leave agent_team empty for the default."),
-  RATE_LIMITED: retryable(Code.ResourceExhausted, "The user has started as many turns as a window of time allows; the QuotaFailure detail has the limit."),
-  SESSION_QUEUE_FULL: retryable(Code.ResourceExhausted, "Too many turns wait for this session; let some of them end first."),
-  TURN_TOKEN_BUDGET: entry(Code.ResourceExhausted, "The message does not fit the turn's tokens; shorten it or raise max_tokens."),
+  RATE_LIMITED: retryable(
+    Code.ResourceExhausted,
+    "The user has started as many turns as a window of time allows; the QuotaFailure detail has the limit.",
+  ),
+  SESSION_QUEUE_FULL: retryable(
+    Code.ResourceExhausted,
+    "Too many turns wait for this session; let some of them end first.",
+  ),
+  TURN_TOKEN_BUDGET: entry(
+    Code.ResourceExhausted,
+    "The message does not fit the turn's tokens; shorten it or raise max_tokens.",
+  ),
   TURN_CANCELLED: entry(Code.Canceled, "The turn was cancelled; what was said so far is in the history."),
   CALL_CANCELLED: entry(Code.Canceled, "The caller cancelled the call."),
-  DEADLINE_EXCEEDED: entry(Code.DeadlineExceeded, "The call's deadline has passed; where there is a TurnCursor the turn goes on without it."),
+  DEADLINE_EXCEEDED: entry(
+    Code.DeadlineExceeded,
+    "The call's deadline has passed; where there is a TurnCursor the turn goes on without it.",
+  ),
   TURN_LOST: entry(Code.Aborted, "The replica that ran the turn was lost; send the message again."),
   LEASE_LOST: entry(Code.Aborted, "Another owner took over the session; read it for what stands."),
-  MODEL_RATE_LIMITED: retryable(Code.ResourceExhausted, "The model's provider limits the rate of calls; try again after the delay."),
-  MODEL_REFUSED: entry(Code.FailedPrecondition, "The model's provider refuses the call; an operator must check the model's name, key and endpoint."),
+  MODEL_RATE_LIMITED: retryable(
+    Code.ResourceExhausted,
+    "The model's provider limits the rate of calls; try again after the delay.",
+  ),
+  MODEL_REFUSED: entry(
+    Code.FailedPrecondition,
+    "The model's provider refuses the call; an operator must check the model's name, key and endpoint.",
+  ),
   MODEL_UNAVAILABLE: retryable(Code.Aborted, "The model did not answer or broke off; try again after the delay."),
   STORE_UNAVAILABLE: retryable(Code.Unavailable, "The session store does not answer; try again after the delay."),
-  STORED_FORMAT_UNKNOWN: entry(Code.FailedPrecondition, "The session was written by a release that this one cannot read; use the newer release."),
+  STORED_FORMAT_UNKNOWN: entry(
+    Code.FailedPrecondition,
+    "The session was written by a release that this one cannot read; use the newer release.",
+  ),
   DRAINING: retryable(Code.Unavailable, "This replica is going away; try again, another will answer."),
   INTERNAL: entry(Code.Internal, "Something went wrong in the service; its log has the request's id."),
 };

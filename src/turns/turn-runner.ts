@@ -133,7 +133,13 @@ export class TurnRunner {
         };
       }
       await durably(() => store.commitTurn(lease, said.commit({ entries, end })));
-      observer.turnEnded({ turn, finishReason: end.finishReason, seconds: (performance.now() - startedMs) / 1_000, failure: end.failure });
+      observer.turnEnded({
+        turn,
+        finishReason: end.finishReason,
+        seconds: (performance.now() - startedMs) / 1_000,
+        usage: said.usage,
+        failure: end.failure,
+      });
     } catch (error) {
       lost.abort(error);
       observer.turnLost({ turn, error: lost.signal.reason });
@@ -173,12 +179,21 @@ export interface TurnObserver {
     readonly turn: BegunTurn;
     readonly finishReason: FinishReason;
     readonly seconds: number;
+    /** Each model call's tokens. */
+    readonly usage: readonly CallTokens[];
     readonly failure: Failure | undefined;
   }): void;
   /** The process could not write the turn's end. */
   turnLost(loss: { readonly turn: BegunTurn; readonly error: unknown }): void;
   /** A defect of ours. */
   unexpected(turn: BegunTurn, error: unknown): void;
+}
+
+/** Tokens of one model call. */
+export interface CallTokens {
+  readonly model: string;
+  readonly promptTokens: number;
+  readonly completionTokens: number;
 }
 
 /** Reason of a stop signal. */
@@ -219,22 +234,23 @@ function createTally(turn: BegunTurn) {
     });
   const asked = timestampNow();
   const spoken: { agent: string; content: string; messageId: string; createTime: typeof asked }[] = [];
-  let promptTokens = 0;
-  let completionTokens = 0;
+  const usage: CallTokens[] = [];
+  const sum = (count: (call: CallTokens) => number): number => usage.reduce((total, call) => total + count(call), 0);
   return {
+    usage,
     get promptTokens() {
-      return promptTokens;
+      return sum((call) => call.promptTokens);
     },
     get completionTokens() {
-      return completionTokens;
+      return sum((call) => call.completionTokens);
     },
     add(event: TurnEvent): void {
       if (event.case === "messageCompleted" && event.value.content) {
         const { agent = "", content, messageId = "" } = event.value;
         spoken.push({ agent, content, messageId, createTime: timestampNow() });
       } else if (event.case === "usageRecorded") {
-        promptTokens += event.value.tokenUsage?.promptTokens ?? 0;
-        completionTokens += event.value.tokenUsage?.completionTokens ?? 0;
+        const { promptTokens = 0, completionTokens = 0 } = event.value.tokenUsage ?? {};
+        usage.push({ model: event.value.model ?? "", promptTokens, completionTokens });
       }
     },
     /** A failed turn leaves nothing in the history: who tries again says the same message once more. */
@@ -251,8 +267,8 @@ function createTally(turn: BegunTurn) {
               ...spoken.map((message) => record({ ...common, role: Role.ASSISTANT, ...message })),
             ],
         finishReason: end.finishReason,
-        promptTokens,
-        completionTokens,
+        promptTokens: this.promptTokens,
+        completionTokens: this.completionTokens,
         costMicroUsd: 0n,
       };
     },
