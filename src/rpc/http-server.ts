@@ -37,7 +37,12 @@ const CONNECTION_WINDOW_BYTES = 4 * 1_024 * 1_024;
  * Serves HTTP/1.1 and HTTP/2 without TLS (h2c with prior knowledge) on one port: a connection's first bytes say which it
  * is. Rejects with a sentence when the port cannot be had.
  */
-export async function startHttpServer({ host, port, handler, maxStreamsPerConnection }: {
+export async function startHttpServer({
+  host,
+  port,
+  handler,
+  maxStreamsPerConnection,
+}: {
   host: string;
   /** 0: any free port. */
   port: number;
@@ -74,7 +79,8 @@ export async function startHttpServer({ host, port, handler, maxStreamsPerConnec
     socket.once("close", () => clearTimeout(timer));
     let first = Buffer.alloc(0);
     const onReadable = (): void => {
-      for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) first = Buffer.concat([first, chunk]);
+      for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read())
+        first = Buffer.concat([first, chunk]);
       const start = first.toString("latin1", 0, HTTP2_PREFACE.length);
       if (start.length < HTTP2_PREFACE.length && HTTP2_PREFACE.startsWith(start)) return;
       clearTimeout(timer);
@@ -115,7 +121,10 @@ export async function startHttpServer({ host, port, handler, maxStreamsPerConnec
 function listen(server: net.Server, { host, port }: { host: string; port: number }): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
-      const why = error.code === "EADDRINUSE" ? "it is in use; stop what uses it or choose another port" : (error.code ?? error.message);
+      const why =
+        error.code === "EADDRINUSE"
+          ? "it is in use; stop what uses it or choose another port"
+          : (error.code ?? error.message);
       reject(new Error(`Cannot listen on ${host}:${port}: ${why}.`, { cause: error }));
     });
     server.listen({ host, port }, () => resolve());

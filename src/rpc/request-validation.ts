@@ -1,5 +1,10 @@
 import type { JsonObject } from "@bufbuild/protobuf";
-import { type ChatRequest, OnBusy, OnDisconnect, type StreamChatRequest } from "../../gen/parley/chat/v1/chat_service_pb.js";
+import {
+  type ChatRequest,
+  OnBusy,
+  OnDisconnect,
+  type StreamChatRequest,
+} from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { CreateSessionRequest } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { Failure } from "../failure.ts";
 
@@ -13,18 +18,28 @@ const METADATA = { keys: 64, bytes: 16 * 1_024 } as const;
  * Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong; then
  * NOT_IMPLEMENTED for what this release does not do: it is refused, never ignored.
  */
-export function checkChatRequest(request: ChatRequest | StreamChatRequest, { maxTokens }: {
-  /** Largest max_tokens that may be asked for. */
-  maxTokens: number;
-}): void {
+export function checkChatRequest(
+  request: ChatRequest | StreamChatRequest,
+  {
+    maxTokens,
+  }: {
+    /** Largest max_tokens that may be asked for. */
+    maxTokens: number;
+  },
+): void {
   const wrong = new Wrong();
   if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
   wrong.text(request.message, { field: "message", most: MESSAGE_CODE_POINTS, lineEnds: true });
   wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
   wrong.metadata(request.metadata);
-  wrong.unless(/^[\x21-\x7e]{0,128}$/.test(request.idempotencyKey), "idempotency_key", "must be at most 128 printable ASCII characters");
+  wrong.unless(
+    /^[\x21-\x7e]{0,128}$/.test(request.idempotencyKey),
+    "idempotency_key",
+    "must be at most 128 printable ASCII characters",
+  );
   if (request.agentTeam !== "") wrong.text(request.agentTeam, { field: "agent_team", most: 128 });
-  if (request.useCase !== "") wrong.unless(isName(request.useCase, 64), "use_case", "must be at most 64 characters of [A-Za-z0-9._-]");
+  if (request.useCase !== "")
+    wrong.unless(isName(request.useCase, 64), "use_case", "must be at most 64 characters of [A-Za-z0-9._-]");
   wrong.unless(request.maxTokens >= 0 && request.maxTokens <= maxTokens, "max_tokens", `must be 0 to ${maxTokens}`);
   wrong.unless(OnBusy[request.onBusy] !== undefined, "on_busy", "must be a value of OnBusy");
   wrong.unless(OnDisconnect[request.onDisconnect] !== undefined, "on_disconnect", "must be a value of OnDisconnect");

@@ -1,30 +1,81 @@
-import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
-import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
+import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import {
+  compressionBrotli,
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from "@connectrpc/connect-node";
 import { corsHeaders } from "./cors.ts";
+import { badRequest, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { HttpHandler } from "./http-server.ts";
-import { routerLimits } from "./router-options.ts";
+import type { RefusedCall } from "./request-gate.ts";
+import { routerOptions } from "./router-options.ts";
+
+type NodeRequest = Parameters<HttpHandler>[0];
+type NodeResponse = Parameters<HttpHandler>[1];
 
 /** Serves RPCs (gRPC, gRPC-Web, Connect), CORS for them, and hands all other paths to `fallback`. */
-export function createRpcHandler({ routes, interceptors, corsOrigins, fallback }: {
+export function createRpcHandler({
+  routes,
+  interceptors,
+  corsOrigins,
+  fallback,
+  onRefused,
+}: {
   routes(router: ConnectRouter): void;
   interceptors: Interceptor[];
   /** Origins that browsers may call from. */
   corsOrigins: readonly string[];
+  /** Answers what is no RPC. */
   fallback: HttpHandler;
+  /** Told of each call that could not be read, which no interceptor sees. */
+  onRefused?: (call: RefusedCall) => void;
 }): HttpHandler {
-  const rpcs = connectNodeAdapter({ ...routerLimits, routes, interceptors, fallback: fallback as never }) as HttpHandler;
+  const acceptCompression = [compressionGzip, compressionBrotli];
+  const router = createConnectRouter({ ...routerOptions({ interceptors, onRefused }), acceptCompression });
+  routes(router);
+  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+
+  const serve: HttpHandler = (request, response) => {
+    const path = request.url?.split("?", 1)[0] ?? "";
+    const contentType = request.headers["content-type"] ?? null;
+    const handler = handlers.get(path);
+    if (handler === undefined) {
+      if (!looksLikeRpc({ method: request.method, path, contentType })) return fallback(request, response);
+      return write(unknownMethod(contentType), response);
+    }
+    const call = readRequest(request, response);
+    if (call === undefined) return write(badRequest(contentType), response);
+    handler(call).then(
+      (answer) => write(withErrorBody(answer, { contentType, allow: handler.allowedMethods }), response),
+      // Connect's handlers answer their errors themselves; this one did not.
+      () => response.destroy(),
+    );
+  };
+
   return (request, response) => {
     const { origin } = request.headers;
+    if (origin === undefined) return serve(request, response);
     const preflight = request.method === "OPTIONS" && request.headers["access-control-request-method"] !== undefined;
-    if (origin === undefined) return rpcs(request, response);
     const headers = corsHeaders({ origin, preflight }, corsOrigins);
-    if (preflight) {
-      response.statusCode = headers === undefined ? 403 : 204;
-      for (const [name, value] of Object.entries(headers ?? {})) response.setHeader(name, value);
-      response.end();
-      return;
-    }
     for (const [name, value] of Object.entries(headers ?? { Vary: "Origin" })) response.setHeader(name, value);
-    rpcs(request, response);
+    if (!preflight) return serve(request, response);
+    response.statusCode = headers === undefined ? 403 : 204;
+    response.end();
   };
+}
+
+/** Undefined: the host or the path cannot be read; then there is nothing to serve, and nothing may throw. */
+function readRequest(request: NodeRequest, response: NodeResponse): UniversalServerRequest | undefined {
+  try {
+    return universalRequestFromNodeRequest(request, response as never, undefined, undefined);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A client that goes away while its answer is written is no error of ours; its call has been told by its signal. */
+function write(answer: UniversalServerResponse, response: NodeResponse): void {
+  universalResponseToNodeResponse(answer, response as never).catch(() => undefined);
 }
