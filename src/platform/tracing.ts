@@ -12,7 +12,7 @@ import type { LogFacts, Logger } from "./logger-port.ts";
 export interface Tracing {
   /** Where spans go; undefined: nowhere, tracing is off. */
   readonly url: string | undefined;
-  /** Sends what is buffered and ends tracing. Resolves too when the collector does not answer. */
+  /** Sends what is buffered and ends tracing, within 3 s; repeated calls get the same promise. Resolves too when the collector does not answer. */
   shutdown(): Promise<void>;
 }
 
@@ -61,21 +61,30 @@ export function startTracing({
   });
   sdk.start();
   if (logger !== undefined) logDiagnostics(logger);
+  const shutDown = async (): Promise<void> => {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => late.reject(new Error("too late")), SHUTDOWN_MS);
+    try {
+      await Promise.race([sdk.shutdown(), late.promise]);
+    } catch (error) {
+      logger?.warn({ error }, "the last spans were not sent");
+    } finally {
+      clearTimeout(timer);
+    }
+    for (const api of [trace, context, propagation, diag]) api.disable();
+  };
+  let shuttingDown: Promise<void> | undefined;
   return {
     url,
-    async shutdown() {
-      try {
-        await sdk.shutdown();
-      } catch (error) {
-        logger?.warn({ error }, "the last spans were not sent");
-      }
-      trace.disable();
-      context.disable();
-      propagation.disable();
-      diag.disable();
+    shutdown() {
+      shuttingDown ??= shutDown();
+      return shuttingDown;
     },
   };
 }
+
+/** The last spans may take this long, in milliseconds: the exporter would try a collector that is gone for 10 s. */
+const SHUTDOWN_MS = 3_000;
 
 /** The trace and span that the code runs in, as log lines have them; nothing where there is none. */
 export function traceFacts(): LogFacts {
