@@ -12,7 +12,10 @@ import type { LogFacts, Logger } from "./logger-port.ts";
 export interface Tracing {
   /** Where spans go; undefined: nowhere, tracing is off. */
   readonly url: string | undefined;
-  /** Sends what is buffered and ends tracing, within 3 s; repeated calls get the same promise. Resolves too when the collector does not answer. */
+  /**
+   * Sends what is buffered and ends tracing, within 3 s. Resolves too when the collector does not answer; repeated calls
+   * get the same promise.
+   */
   shutdown(): Promise<void>;
 }
 
