@@ -62,14 +62,15 @@ export function createMemoryStore({ ttlMs, leaseMs, now = Date.now }: MemoryStor
     sweep();
     return sessions.get(nameOf(ref));
   };
-  const touch = (ref: SessionRef, session: StoredSession): void => {
-    session.expireTimeMs = now() + ttlMs;
+  const touch = (ref: SessionRef, session: StoredSession, nowMs = now()): void => {
+    session.expireTimeMs = nowMs + ttlMs;
     sessions.delete(nameOf(ref));
     sessions.set(nameOf(ref), session);
   };
   const add = (session: NewSession): StoredSession => {
-    const stored = newSession(session, now());
-    touch(session, stored);
+    const nowMs = now();
+    const stored = newSession(session, nowMs);
+    touch(session, stored, nowMs);
     return stored;
   };
   const findTurn = (ref: TurnRef): StoredTurn | undefined => find(ref)?.turns.get(ref.turnId);

@@ -303,12 +303,13 @@ return gone
 `,
   },
 
-  /** Messages of the history. KEYS: session, messages. ARGV: first and last index. Result: the records, or nil: no such session. */
+  /** Messages of the history. KEYS: session, messages. ARGV: offset, most. Result: the records, or nil: no such session. */
   parleyListMessages: {
     numberOfKeys: 2,
     lua: `
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-return redis.call('LRANGE', KEYS[2], ARGV[1], ARGV[2])
+if tonumber(ARGV[2]) < 1 then return {} end
+return redis.call('LRANGE', KEYS[2], ARGV[1], ARGV[1] + ARGV[2] - 1)
 `,
   },
 

@@ -106,12 +106,7 @@ export function createRedisSessionStore({
 
     async listMessages(ref, { offset, limit }) {
       const keys = sessionKeys(ref);
-      // A page of none: LRANGE takes a last index before the first for that.
-      const page = await connection.run(
-        "parleyListMessages",
-        [keys.session, keys.messages],
-        [offset, offset + limit - 1],
-      );
+      const page = await connection.run("parleyListMessages", [keys.session, keys.messages], [offset, limit]);
       if (page === null) return undefined;
       return (page as Buffer[]).flatMap((bytes) => {
         const { message } = decodeRecord(MessageRecordSchema, bytes);

@@ -1,0 +1,178 @@
+import { create } from "@bufbuild/protobuf";
+import type { Redis } from "ioredis";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
+import { createRedisRateLimiter } from "../../src/accounts/rate-limit.ts";
+import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
+import { accountKeys, sessionKeys, TENANTS_KEY } from "../../src/store/redis-keys.ts";
+import { createRedisStore } from "../../src/store/redis-store.ts";
+import { encodeRecord } from "../../src/store/stored-formats.ts";
+import type { Store } from "../../src/turns/ports.ts";
+import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { begin, beginAndCommit, commit, entries, expectFailure, newTurn } from "./store-contract.ts";
+
+const tenant = "acme";
+const ttlMs = 60_000;
+const ref = { tenant, sessionId: "s1" };
+
+let server: RedisServer;
+let connection: RedisConnection;
+let redis: Redis;
+let store: Store;
+
+beforeAll(async () => {
+  server = await startRedisServer();
+}, 60_000);
+afterAll(() => server.stop());
+beforeEach(async () => {
+  connection = connectRedis(server.url);
+  redis = connection.client as Redis;
+  store = createRedisStore({ connection, ttlMs, leaseMs: 10_000 });
+  await redis.flushall();
+});
+afterEach(() => store.close());
+
+describe("the keys that requests make", () => {
+  beforeEach(async () => {
+    await createRedisRateLimiter({ connection, limit: 10, windowSeconds: 60 }).consume(tenant, "ann");
+    await store.createSession({ ...ref, userId: "ann", version: "1" });
+    await beginAndCommit(store, "s1", ["hello", "hi"]);
+    const { lease } = await begin(store, newTurn("s1"));
+    await store.append(lease, entries(2n, 3n));
+    await store.renewLease(lease);
+    await store.beginTurn(newTurn("s1"));
+    await store.updateSession(ref, { a: 1 });
+    await begin(store, { ...newTurn("s2"), createSession: true });
+    await store.listSessions({ tenant, userId: "ann", limit: 10, after: { createTimeMs: 1, sessionId: "none" } });
+  });
+
+  it("all expire, those of a session not before it", async () => {
+    const keys = await redis.keys("*");
+    // Session, messages, turns, two turns with logs, queue and tickets; session, turns, turn with log; account and tenants.
+    expect(keys.length).toBe(9 + 4 + 4);
+    const lives = await Promise.all(keys.map(async (key) => [key, await redis.pttl(key)] as const));
+    for (const [key, lifeMs] of lives) {
+      expect(lifeMs, key).toBeGreaterThan(0);
+      expect(lifeMs, key).toBeLessThanOrEqual(2 * ttlMs + 1_000);
+    }
+    const sessionLifeMs = await redis.pexpiretime(sessionKeys(ref).session);
+    for (const key of keys.filter(
+      (name) => name.startsWith("{s:acme/s1}") || name.startsWith(`${accountKeys(tenant).active}`),
+    )) {
+      expect(await redis.pexpiretime(key), key).toBeGreaterThanOrEqual(sessionLifeMs);
+    }
+  });
+
+  it("all name their tenant, but for the list of tenants", async () => {
+    const keys = await redis.keys("*");
+    const others = keys.filter((key) => !/^\{(s:acme\/s[12]|a:acme)\}:/.test(key));
+    expect(others).toEqual([TENANTS_KEY]);
+  });
+
+  it("are gone with their session", async () => {
+    await store.deleteSession(ref);
+    await store.deleteSession({ tenant, sessionId: "s2" });
+    const rest = await redis.keys("*");
+    expect(rest.toSorted()).toEqual([`${accountKeys(tenant).ratePrefix}ann`, TENANTS_KEY].toSorted());
+  });
+});
+
+describe("the index of active sessions", () => {
+  it("has each session before it is made, and until its end at least", async () => {
+    await store.createSession({ ...ref, userId: "ann", version: "1" });
+    const indexed = async () => Number(await redis.zscore(accountKeys(tenant).active, "s1/ann"));
+    const ends = async () => redis.pexpiretime(sessionKeys(ref).session);
+    expect(await indexed()).toBe(await ends());
+    await begin(store, newTurn("s1"));
+    expect(await indexed()).toBe(await ends());
+    await store.updateSession(ref, {});
+    expect(await indexed()).toBe(await ends());
+  });
+
+  it("that was lost comes back with the next use", async () => {
+    await store.createSession({ ...ref, userId: "ann", version: "1" });
+    const before = await store.getSession(ref);
+    for (const key of await redis.keys("{a:*")) await redis.del(key);
+    expect(await store.countActiveSessions()).toBe(0);
+    const { lease } = await begin(store, newTurn("s1"));
+    expect(await store.countActiveSessions()).toBe(1);
+    expect(await store.listSessions({ tenant, userId: "ann", limit: 10 })).toMatchObject([
+      { createTime: before?.createTime },
+    ]);
+    for (const key of await redis.keys("{a:*")) await redis.del(key);
+    await store.commitTurn(lease, commit(2n));
+    await expectFailure(store.createSession({ ...ref, userId: "ann", version: "1" }), "SESSION_EXISTS");
+    expect(await store.countActiveSessions()).toBe(1);
+  });
+
+  it("does not keep what has expired", async () => {
+    const quick = createRedisStore({ connection: connectRedis(server.url), ttlMs: 30, leaseMs: 1_000 });
+    for (let index = 0; index < 100; index += 1) {
+      await quick.createSession({ tenant, sessionId: `s${index}`, userId: "ann", version: "1" });
+    }
+    const { active, userSessionsPrefix } = accountKeys(tenant);
+    const alive = await quick.countActiveSessions();
+    expect(await redis.zcard(active)).toBeLessThan(100);
+    expect(await redis.zcard(`${userSessionsPrefix}ann`)).toBe(await redis.zcard(active));
+    expect(alive).toBeLessThanOrEqual(await redis.zcard(active));
+    await quick.close();
+  });
+});
+
+describe("two processes on one Redis", () => {
+  it("share sessions and fence each other", async () => {
+    const other = createRedisStore({ connection: connectRedis(server.url), ttlMs, leaseMs: 10_000 });
+    await store.createSession({ ...ref, userId: "ann", version: "1" });
+    const { lease } = await begin(store, newTurn("s1"));
+    expect((await other.beginTurn(newTurn("s1"))).state).toBe("queued");
+    await other.append(lease, entries(2n, 2n));
+    await other.deleteSession(ref);
+    await expectFailure(store.append(lease, entries(3n, 3n)), "LEASE_LOST");
+    await other.close();
+  });
+});
+
+describe("stored formats", () => {
+  it("of a newer release are refused, not guessed at", async () => {
+    await store.createSession({ ...ref, userId: "ann", version: "1" });
+    const newer = encodeRecord(MessageRecordSchema, create(MessageRecordSchema, { schemaVersion: 2 }));
+    await redis.rpush(sessionKeys(ref).messages, newer);
+    await expectFailure(store.listMessages(ref, { offset: 0, limit: 1 }), "STORED_FORMAT_UNKNOWN");
+    await redis.hset(sessionKeys(ref).session, "record", Buffer.from("not a record at all"));
+    await expectFailure(store.getSession(ref), "STORED_FORMAT_UNKNOWN");
+  });
+});
+
+describe("the bytes that a turn moves", () => {
+  it("are the same in a session of 50 messages and in one of 5,000", async () => {
+    const text = "x".repeat(200);
+    const bytesPerTurn = async (sessionId: string, messages: number): Promise<number> => {
+      await store.createSession({ tenant, sessionId, userId: "ann", version: "1" });
+      for (let made = 0; made < messages; made += 50) await beginAndCommit(store, sessionId, Array(50).fill(text));
+      const turns = 20;
+      const before = await netBytes();
+      for (let index = 0; index < turns; index += 1) {
+        const { lease, window } = await begin(store, newTurn(sessionId));
+        expect(window).toHaveLength(10);
+        for (let first = 2n; first < 12n; first += 2n) await store.append(lease, entries(first, first + 1n));
+        await store.commitTurn(lease, commit(12n, { texts: [text, text] }));
+      }
+      return ((await netBytes()) - before) / turns;
+    };
+    // The first use of a script on a connection sends its text.
+    await bytesPerTurn("first", 50);
+    const young = await bytesPerTurn("young", 50);
+    const old = await bytesPerTurn("older", 5_000);
+    expect(young).toBeGreaterThan(1_000);
+    // Only numbers grow, by a digit or two.
+    expect(Math.abs(old - young)).toBeLessThan(0.01 * young);
+    expect(old).toBeLessThan(12_000);
+  }, 60_000);
+});
+
+async function netBytes(): Promise<number> {
+  const info = await redis.info("stats");
+  const [, received = "0"] = /^total_net_input_bytes:(\d+)/m.exec(info) ?? [];
+  const [, sent = "0"] = /^total_net_output_bytes:(\d+)/m.exec(info) ?? [];
+  return Number(received) + Number(sent);
+}
