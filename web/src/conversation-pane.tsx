@@ -1,0 +1,81 @@
+import { useMemo } from "preact/hooks";
+import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
+import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import { useCell } from "./cell.ts";
+import { Composer } from "./composer.tsx";
+import type { ConsoleConfig } from "./console-config.ts";
+import { type Conversation, turnsOf } from "./conversation.ts";
+import { ProblemNote } from "./problem-note.tsx";
+import { costText, endSentence, queueSentence, tokensText } from "./sentences.ts";
+import { Transcript } from "./transcript.tsx";
+import { type TurnState, textOf } from "./turn-state.ts";
+
+interface ConversationPaneProps {
+  readonly conversation: Conversation;
+  /** Absent while it is not in the list. */
+  readonly session: Session | undefined;
+  readonly config: ConsoleConfig | undefined;
+}
+
+export function ConversationPane({ conversation, session, config }: ConversationPaneProps) {
+  const state = useCell(conversation.state);
+  const turns = useMemo(() => turnsOf(state), [state.history, state.live]);
+  const empty = turns.length === 0 && !state.loading && state.problem === undefined;
+  return (
+    <>
+      <Transcript
+        turns={turns}
+        loading={state.loading}
+        older={state.history.olderTokens.length > 0}
+        onOlder={() => void conversation.loadOlder()}
+      >
+        {state.problem !== undefined && (
+          <>
+            <ProblemNote problem={state.problem} />
+            <button type="button" class="quiet-button" onClick={() => void conversation.open()}>
+              Try again
+            </button>
+          </>
+        )}
+        {empty && <Welcome config={config} />}
+      </Transcript>
+      <p class="visually-hidden" role="status" aria-live="polite">
+        {announcementOf(state.live.at(-1))}
+      </p>
+      <Composer conversation={conversation} running={state.running} teams={config?.teams ?? []} />
+      <p class="session-total">{session === undefined ? "" : totalText(session)}</p>
+    </>
+  );
+}
+
+function Welcome({ config }: { config: ConsoleConfig | undefined }) {
+  return (
+    <div class="welcome">
+      <h2>Say something.</h2>
+      {config?.simulatedModel ? (
+        <p>
+          Answers come from a simulated model: it repeats what it was sent. Start the service with{" "}
+          <code>OPENAI_API_KEY</code> or <code>OPENAI_BASE_URL</code> to talk to a real one.
+        </p>
+      ) : (
+        <p>Your first message begins a session. It is kept in the list, and its answer comes as it is written.</p>
+      )}
+    </div>
+  );
+}
+
+function totalText(session: Session): string {
+  const tokens = session.tokenUsage?.totalTokens ?? 0;
+  if (tokens === 0) return "";
+  const cost = costText(session.costMicroUsd);
+  return `This session so far: ${tokensText(tokens)}${cost === "" ? "" : `, ${cost}`}`;
+}
+
+/** What a screen reader is told: whole replies, not each piece. Errors are alerts of their own. */
+function announcementOf(turn: TurnState | undefined): string {
+  if (turn === undefined || turn.problem !== undefined) return "";
+  if (turn.phase === "queued") return queueSentence(turn.turnsAhead);
+  if (turn.phase !== "ended") return "Waiting for the answer";
+  const said = turn.steps.flatMap((step) => (step.kind === "reply" ? [textOf(step)] : []));
+  return [...said, turn.finishReason === FinishReason.UNSPECIFIED ? "" : endSentence(turn.finishReason)].join(" ");
+}

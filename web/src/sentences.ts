@@ -1,0 +1,83 @@
+import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
+import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import type { TurnUsage } from "./turn-state.ts";
+
+/** What to say of how a turn ended; empty where it ended as one expects. */
+export function endSentence(reason: FinishReason): string {
+  switch (reason) {
+    case FinishReason.MAX_ROUNDS:
+      return "The team reached its maximum of rounds.";
+    case FinishReason.TOKEN_BUDGET:
+      return "The answer was cut: the turn used up its tokens.";
+    case FinishReason.BUDGET_EXHAUSTED:
+      return "The answer was cut: a budget is used up.";
+    case FinishReason.INPUT_REQUIRED:
+      return "The team waits for your answer.";
+    case FinishReason.CANCELLED:
+      return "Stopped.";
+    case FinishReason.INTERRUPTED:
+      return "A newer message ended this turn.";
+    case FinishReason.ROLLED_BACK:
+      return "A newer message took this turn's place.";
+    case FinishReason.DEADLINE:
+      return "The turn ran out of time.";
+    case FinishReason.CONTENT_FILTER:
+      return "The model's provider refused to go on because of the content.";
+    case FinishReason.GUARDRAIL:
+      return "A guardrail stopped this turn.";
+    case FinishReason.ERROR:
+      return "The turn failed.";
+    default:
+      return "";
+  }
+}
+
+export function queueSentence(turnsAhead: number): string {
+  return turnsAhead === 1 ? "Waiting: 1 turn ahead" : `Waiting: ${turnsAhead} turns ahead`;
+}
+
+export function toolSentence(tool: string, outcome: ToolOutcome): string {
+  switch (outcome) {
+    case ToolOutcome.OK:
+      return `Called ${tool}.`;
+    case ToolOutcome.ERROR:
+      return `${tool} failed.`;
+    case ToolOutcome.REFUSED:
+      return `${tool} was not allowed.`;
+    case ToolOutcome.UNKNOWN:
+      return `${tool} was called; how it ended is not known.`;
+    default:
+      return `Calling ${tool} …`;
+  }
+}
+
+/** "128 tokens", or "1 token". */
+export function tokensText(tokens: number): string {
+  return `${tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`;
+}
+
+export function usageDetail({ promptTokens, completionTokens }: TurnUsage): string {
+  return `${promptTokens.toLocaleString("en")} in, ${completionTokens.toLocaleString("en")} out`;
+}
+
+/** "$0.0123"; empty where nothing was charged. */
+export function costText(costMicroUsd: bigint): string {
+  if (costMicroUsd <= 0n) return "";
+  const usd = Number(costMicroUsd) / 1e6;
+  return `$${usd.toFixed(usd < 0.01 ? 6 : usd < 1 ? 4 : 2)}`;
+}
+
+export function durationText(ms: number): string {
+  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  return ms < 60_000
+    ? `${(ms / 1_000).toFixed(1)} s`
+    : `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
+}
+
+/** How long ago, roughly, at a time in milliseconds. */
+export function agoText(thenMs: number, nowMs: number): string {
+  const minutes = Math.max(0, Math.floor((nowMs - thenMs) / 60_000));
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return `${minutes} min ago`;
+  return minutes < 48 * 60 ? `${Math.floor(minutes / 60)} h ago` : `${Math.floor(minutes / (24 * 60))} days ago`;
+}
