@@ -1,4 +1,4 @@
-import { mkdtempSync, openSync, writeFileSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -31,7 +31,7 @@ export async function startRedis(directory: string): Promise<BenchRedis> {
   redis.on("error", () => {}); // Until it listens.
   const args = ["--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--appendonly", "yes", "--save", ""];
   const server = await startProgram("redis-server", args, {
-    outputFd: openSync(join(directory, "redis.log"), "a"),
+    outputFile: join(directory, "redis.log"),
     isReady: async () => (await redis.ping()) === "PONG",
   });
   let own = 0;
@@ -81,7 +81,7 @@ export async function startParley({ directory, redisUrl, modelUrl, nodeFlags = [
   writeFileSync(configFile, parleyYaml());
   const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url));
   const server = await startProgram(process.execPath, [...nodeFlags, entry], {
-    outputFd: openSync(join(directory, "parley.log"), "a"),
+    outputFile: join(directory, "parley.log"),
     env: {
       ...process.env,
       PORT: String(port),

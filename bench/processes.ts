@@ -1,5 +1,5 @@
 import { type ChildProcess, fork, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -27,14 +27,19 @@ export async function forkServer(
 export async function startProgram(
   command: string,
   args: readonly string[],
-  { env, isReady, outputFd }: { env?: NodeJS.ProcessEnv; isReady: () => Promise<boolean>; outputFd: number },
+  { env, isReady, outputFile }: { env?: NodeJS.ProcessEnv; isReady: () => Promise<boolean>; outputFile: string },
 ): Promise<BenchProcess> {
+  const outputFd = openSync(outputFile, "a");
   const child = spawn(command, args, { env: env ?? process.env, stdio: ["ignore", outputFd, outputFd] });
+  closeSync(outputFd);
   const failed = Promise.withResolvers<never>();
   // Handled by whoever races it; after that an end is no news.
   failed.promise.catch(() => {});
   child.once("error", failed.reject);
-  child.once("exit", (code) => failed.reject(new Error(`${command} ended with ${code} before it was ready`)));
+  child.once("exit", (code) => {
+    const said = readFileSync(outputFile, "utf8").slice(-2_000);
+    failed.reject(new Error(`${command} ended with ${code} before it was ready:\n${said}`));
+  });
   const deadline = performance.now() + START_TIMEOUT_MS;
   while (!(await Promise.race([isReady().catch(() => false), failed.promise]))) {
     if (performance.now() > deadline) {
