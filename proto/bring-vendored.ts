@@ -10,7 +10,10 @@ const packageFolder = (name: string): string => dirname(require.resolve(`${name}
 const target = join(import.meta.dirname, "../node_modules/.parley-protos");
 
 const protos = [
-  { from: [packageFolder("google-proto-files"), "google/rpc/error_details.proto"], to: "google/rpc/error_details.proto" },
+  {
+    from: [packageFolder("google-proto-files"), "google/rpc/error_details.proto"],
+    to: "google/rpc/error_details.proto",
+  },
   { from: [packageFolder("grpc-health-check"), "proto/health/v1/health.proto"], to: "grpc/health/v1/health.proto" },
   ...["v1", "v1alpha"].map((version) => ({
     from: [packageFolder("@grpc/reflection"), `build/proto/grpc/reflection/${version}/reflection.proto`],

@@ -34,7 +34,9 @@ export class ConfigError extends Error {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
-    super(`The configuration has ${problems.length === 1 ? "a problem" : `${problems.length} problems`}:\n${problems.map((problem) => `  ${problem}`).join("\n")}`);
+    super(
+      `The configuration has ${problems.length === 1 ? "a problem" : `${problems.length} problems`}:\n${problems.map((problem) => `  ${problem}`).join("\n")}`,
+    );
     this.name = "ConfigError";
     this.problems = problems;
   }
@@ -45,10 +47,16 @@ export const environmentVariables = {
   HOST: { default: "127.0.0.1", meaning: "address to listen on" },
   PORT: { default: "8080", meaning: "port of the RPCs and the console" },
   OPS_PORT: { default: "9090", meaning: "port of /livez, /readyz and /metrics" },
-  REDIS_URL: { default: "", meaning: "redis:// or rediss:// URL of the session store; several, separated by commas, name a Redis Cluster" },
+  REDIS_URL: {
+    default: "",
+    meaning: "redis:// or rediss:// URL of the session store; several, separated by commas, name a Redis Cluster",
+  },
   REDIS_DURABILITY: { default: "local", meaning: "what a write waits for: local (the server that took it)" },
   OPENAI_API_KEY: { default: "", meaning: "key of the default model endpoint" },
-  OPENAI_BASE_URL: { default: "https://api.openai.com/v1", meaning: "URL of the default model endpoint, any OpenAI-compatible server" },
+  OPENAI_BASE_URL: {
+    default: "https://api.openai.com/v1",
+    meaning: "URL of the default model endpoint, any OpenAI-compatible server",
+  },
   MODEL: { default: "gpt-4", meaning: "model of agents that name none" },
   MAX_TOKENS: { default: "4000", meaning: "prompt and completion tokens of all model calls of a turn, at most" },
   MAX_ROUNDS: { default: "20", meaning: "rounds of model calls in a turn, at most" },
@@ -58,7 +66,10 @@ export const environmentVariables = {
   OTLP_ENDPOINT: { default: "", meaning: "URL of an OpenTelemetry collector (OTLP over HTTP); traces are sent there" },
   CONFIG_FILE: { default: "", meaning: "path of parley.yaml, which declares agents, teams and models" },
   CORS_ORIGINS: { default: "", meaning: "origins that browsers may call from, separated by commas" },
-  LEASE_MS: { default: "10000", meaning: "milliseconds after which a turn's owner that is not heard of counts as lost" },
+  LEASE_MS: {
+    default: "10000",
+    meaning: "milliseconds after which a turn's owner that is not heard of counts as lost",
+  },
   DRAIN_MS: { default: "120000", meaning: "milliseconds that running turns get to end after SIGTERM" },
   MAX_STREAMS_PER_CONNECTION: { default: "1000", meaning: "calls at a time on one HTTP/2 connection" },
   AUTH_MODE: { default: "none", meaning: "how callers are known: none (everybody is tenant default)" },
@@ -72,12 +83,18 @@ export const environmentVariables = {
  * Reads the environment and the file that CONFIG_FILE names. Reports every problem at once, by name, as one ConfigError.
  * An empty variable counts as not set.
  */
-export function loadConfig(env: Readonly<Record<string, string | undefined>>, { readFile, packageVersion }: {
-  /** Reads a text file; throws when it cannot. */
-  readFile(path: string): string;
-  /** Stands for VERSION where that is not set. */
-  packageVersion: string;
-}): Config {
+export function loadConfig(
+  env: Readonly<Record<string, string | undefined>>,
+  {
+    readFile,
+    packageVersion,
+  }: {
+    /** Reads a text file; throws when it cannot. */
+    readFile(path: string): string;
+    /** Stands for VERSION where that is not set. */
+    packageVersion: string;
+  },
+): Config {
   const problems: string[] = [];
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
   const parsed = environmentSchema.safeParse(given);
@@ -141,7 +158,9 @@ const wholeNumber = (name: keyof typeof environmentVariables, { least = 1, most 
     .transform(Number);
 
 const url = (protocols: RegExp, rule: string) =>
-  z.string().refine((text) => URL.canParse(text) && protocols.test(new URL(text).protocol), { message: `must be ${rule}` });
+  z
+    .string()
+    .refine((text) => URL.canParse(text) && protocols.test(new URL(text).protocol), { message: `must be ${rule}` });
 
 const oneOf = <const T extends readonly [string, ...string[]]>(name: keyof typeof environmentVariables, values: T) =>
   z.enum(values, { error: () => `must be one of ${values.join(", ")}` }).default(defaultOf(name) as T[number]);
@@ -155,9 +174,12 @@ const environmentSchema = z.object({
   OPS_PORT: wholeNumber("OPS_PORT", { least: 0, most: 65_535 }),
   REDIS_URL: z
     .string()
-    .refine((list) => list.split(",").every((text) => URL.canParse(text) && /^rediss?:$/.test(new URL(text).protocol)), {
-      message: "must be a redis:// or rediss:// URL, or several separated by commas",
-    })
+    .refine(
+      (list) => list.split(",").every((text) => URL.canParse(text) && /^rediss?:$/.test(new URL(text).protocol)),
+      {
+        message: "must be a redis:// or rediss:// URL, or several separated by commas",
+      },
+    )
     .optional(),
   REDIS_DURABILITY: z
     .literal("local", { error: () => "must be local; replica comes with a later release" })
@@ -175,14 +197,21 @@ const environmentSchema = z.object({
   CORS_ORIGINS: z
     .string()
     .default("")
-    .transform((list) => list.split(",").map((origin) => origin.trim()).filter((origin) => origin !== ""))
+    .transform((list) =>
+      list
+        .split(",")
+        .map((origin) => origin.trim())
+        .filter((origin) => origin !== ""),
+    )
     .refine((origins) => origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin), {
       message: "must be origins such as https://app.example.com, separated by commas; * is not one",
     }),
   LEASE_MS: wholeNumber("LEASE_MS", { least: 100, most: 3_600_000 }),
   DRAIN_MS: wholeNumber("DRAIN_MS", { least: 0, most: LONGEST_MS }),
   MAX_STREAMS_PER_CONNECTION: wholeNumber("MAX_STREAMS_PER_CONNECTION", { most: 1_000_000 }),
-  AUTH_MODE: z.literal("none", { error: () => "must be none; api_key and jwt come with a later release" }).default("none"),
+  AUTH_MODE: z
+    .literal("none", { error: () => "must be none; api_key and jwt come with a later release" })
+    .default("none"),
   ALLOW_UNAUTHENTICATED: oneOf("ALLOW_UNAUTHENTICATED", ["false", "true"]),
   VERSION: z
     .string()
@@ -196,11 +225,15 @@ const environmentSchema = z.object({
 const LATER = ["TLS_CERT", "TLS_KEY", "JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL"] as const;
 
 function refusals(given: Record<string, string | undefined>): string[] {
-  const problems = LATER.filter((name) => given[name] !== undefined).map((name) => `${name}: comes with a later release; unset it`);
+  const problems = LATER.filter((name) => given[name] !== undefined).map(
+    (name) => `${name}: comes with a later release; unset it`,
+  );
   const host = given.HOST ?? defaultOf("HOST");
   const loopback = ["localhost", "::1"].includes(host) || /^127\./.test(host);
   if (!loopback && given.ALLOW_UNAUTHENTICATED !== "true") {
-    problems.push("HOST: listening beyond loopback with AUTH_MODE=none lets anyone in; set ALLOW_UNAUTHENTICATED=true if that is meant");
+    problems.push(
+      "HOST: listening beyond loopback with AUTH_MODE=none lets anyone in; set ALLOW_UNAUTHENTICATED=true if that is meant",
+    );
   }
   return problems;
 }

@@ -37,7 +37,9 @@ export interface ParleyYaml {
   readonly defaultTeam: string;
 }
 
-const name = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/, { error: () => "must be 1 to 64 characters of [A-Za-z0-9._-]" });
+const name = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,64}$/, { error: () => "must be 1 to 64 characters of [A-Za-z0-9._-]" });
 
 /** The one place that says what parley.yaml may have. An empty file is the assistant of AutoGen's quickstart. */
 export const parleyYamlSchema = z.strictObject({
@@ -50,19 +52,31 @@ export const parleyYamlSchema = z.strictObject({
         temperature: z.number().min(0).max(2).default(0.3),
       }),
     )
-    .default({ assistant: { system_message: "You are a helpful AI assistant. Answer clearly and to the point.", temperature: 0.3 } }),
+    .default({
+      assistant: {
+        system_message: "You are a helpful AI assistant. Answer clearly and to the point.",
+        temperature: 0.3,
+      },
+    }),
   teams: z
     .record(
       name,
       z.strictObject({
-        kind: z.literal("single", { error: () => "must be single; other kinds come with a later release" }).default("single"),
+        kind: z
+          .literal("single", { error: () => "must be single; other kinds come with a later release" })
+          .default("single"),
         agent: z.string(),
         max_rounds: z.int().min(1).max(1_000).optional(),
-        termination_text: z.string().regex(/^\S*$/, { error: () => "must have no white space" }).default("TERMINATE"),
+        termination_text: z
+          .string()
+          .regex(/^\S*$/, { error: () => "must have no white space" })
+          .default("TERMINATE"),
         history_messages: z.int().min(0).max(1_000).default(100),
       }),
     )
-    .default({ assistant: { kind: "single", agent: "assistant", termination_text: "TERMINATE", history_messages: 100 } }),
+    .default({
+      assistant: { kind: "single", agent: "assistant", termination_text: "TERMINATE", history_messages: 100 },
+    }),
   default_team: z.string().optional(),
   models: z
     .record(
@@ -109,12 +123,19 @@ const SMALLEST_CONTEXT_WINDOW = 8_192;
 const CALL_TIMEOUT_MS = 120_000;
 
 /** Reads parley.yaml. Problems name file, line and field. */
-export function parseParleyYaml(text: string, { fileName, defaults, env }: {
-  fileName: string;
-  defaults: { model: string; maxRounds: number; baseUrl: string; apiKey: string | undefined };
-  /** Where `api_key_env` is looked up. */
-  env: Readonly<Record<string, string | undefined>>;
-}): { value?: ParleyYaml; problems: string[] } {
+export function parseParleyYaml(
+  text: string,
+  {
+    fileName,
+    defaults,
+    env,
+  }: {
+    fileName: string;
+    defaults: { model: string; maxRounds: number; baseUrl: string; apiKey: string | undefined };
+    /** Where `api_key_env` is looked up. */
+    env: Readonly<Record<string, string | undefined>>;
+  },
+): { value?: ParleyYaml; problems: string[] } {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines });
   const at = (path: readonly PropertyKey[]): string => {
@@ -154,7 +175,12 @@ export function parseParleyYaml(text: string, { fileName, defaults, env }: {
   }
   for (const [agentName, agent] of Object.entries(file.agents)) {
     const model = agent.model ?? defaults.model;
-    agents.set(agentName, { name: agentName, systemMessage: agent.system_message, model, temperature: agent.temperature });
+    agents.set(agentName, {
+      name: agentName,
+      systemMessage: agent.system_message,
+      model,
+      temperature: agent.temperature,
+    });
     if (!models.has(model)) models.set(model, defaultModel(model, defaults));
   }
   const teams = new Map<string, TeamDefinition>();
@@ -176,14 +202,23 @@ export function parseParleyYaml(text: string, { fileName, defaults, env }: {
     });
   }
   const defaultTeam = file.default_team ?? Object.keys(file.teams)[0] ?? "";
-  if (!(defaultTeam in file.teams)) problems.push(`${at(["default_team"])}: there is no team named ${JSON.stringify(defaultTeam)}`);
+  if (!(defaultTeam in file.teams))
+    problems.push(`${at(["default_team"])}: there is no team named ${JSON.stringify(defaultTeam)}`);
   if (problems.length > 0) return { problems };
   const { window_ms, min_calls, error_threshold_percent, reset_ms } = file.breaker;
-  const breaker = { windowMs: window_ms, minCalls: min_calls, errorThresholdPercent: error_threshold_percent, resetMs: reset_ms };
+  const breaker = {
+    windowMs: window_ms,
+    minCalls: min_calls,
+    errorThresholdPercent: error_threshold_percent,
+    resetMs: reset_ms,
+  };
   return { value: { models, breaker, teams, defaultTeam }, problems };
 }
 
-function defaultModel(model: string, { baseUrl, apiKey }: { baseUrl: string; apiKey: string | undefined }): ModelDefinition {
+function defaultModel(
+  model: string,
+  { baseUrl, apiKey }: { baseUrl: string; apiKey: string | undefined },
+): ModelDefinition {
   const endpoint = { baseUrl, apiKey, model, outputBound: "max_completion_tokens" } as const;
   return { name: model, contextWindowTokens: contextWindowOf(model), endpoints: [endpoint] };
 }
@@ -193,7 +228,10 @@ function contextWindowOf(model: string): number {
 }
 
 /** The line of a value, or of the nearest thing around it that the file has. */
-function lineOf(node: unknown, { path, lines }: { path: readonly PropertyKey[]; lines: LineCounter }): number | undefined {
+function lineOf(
+  node: unknown,
+  { path, lines }: { path: readonly PropertyKey[]; lines: LineCounter },
+): number | undefined {
   let found = node;
   let offset: number | undefined;
   for (const key of path) {

@@ -2,7 +2,7 @@ import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
 import { cutToWindow } from "./context-window.ts";
-import { type CallUsage, type ModelMessage, ModelCallFailure, type ModelReply } from "./model.ts";
+import { type CallUsage, ModelCallFailure, type ModelMessage, type ModelReply } from "./model.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
 import type { TurnEnd, TurnInput, TurnPorts } from "./turn.ts";
@@ -29,7 +29,13 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
     let reply: ModelReply;
     try {
       reply = await ports.model.call(
-        { model: agent.model, messages, temperature: agent.temperature, maxOutputTokens, timeoutMs: team.callTimeoutMs },
+        {
+          model: agent.model,
+          messages,
+          temperature: agent.temperature,
+          maxOutputTokens,
+          timeoutMs: team.callTimeoutMs,
+        },
         { signal: ports.signal, onText: message.say },
       );
     } catch (error) {
@@ -47,7 +53,11 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
     if (reply.ended === "content_filter") return { finishReason: FinishReason.CONTENT_FILTER };
     if (mentioned) return { finishReason: FinishReason.TERMINATED, termination: "TextMentionTermination" };
     if (reply.toolCalls.length === 0) return { finishReason: FinishReason.STOP };
-    messages = [...messages, { role: "assistant", content, toolCalls: reply.toolCalls }, ...refuseToolCalls(reply, agent.name, ports)];
+    messages = [
+      ...messages,
+      { role: "assistant", content, toolCalls: reply.toolCalls },
+      ...refuseToolCalls(reply, agent.name, ports),
+    ];
   }
   return { finishReason: FinishReason.MAX_ROUNDS };
 }

@@ -78,14 +78,17 @@ function parseChunk(data: string): Partial<ChatCompletionChunk> {
   } catch (error) {
     throw new MalformedStream("an event that is no JSON", { cause: error });
   }
-  if (typeof chunk !== "object" || chunk === null || "error" in chunk) throw new MalformedStream("an error amid the stream");
+  if (typeof chunk !== "object" || chunk === null || "error" in chunk)
+    throw new MalformedStream("an error amid the stream");
   return chunk;
 }
 
 function usageOf({ usage }: Partial<ChatCompletionChunk>): CompletionStream["usage"] {
   if (!usage) return undefined;
   const { prompt_tokens: promptTokens, completion_tokens: completionTokens } = usage;
-  const sane = [promptTokens, completionTokens].every((count) => Number.isInteger(count) && count >= 0 && count <= 0x7fffffff);
+  const sane = [promptTokens, completionTokens].every(
+    (count) => Number.isInteger(count) && count >= 0 && count <= 0x7fffffff,
+  );
   return sane ? { promptTokens, completionTokens } : undefined;
 }
 

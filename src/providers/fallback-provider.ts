@@ -5,10 +5,15 @@ import { Failure } from "../failure.ts";
  * Tries models in order: the next one when one is unavailable or limits the rate, and only while nothing was said: a
  * reply that has begun is never begun again by another model. Throws the last model's failure.
  */
-export function withFallback(models: readonly [Model, ...Model[]], { onAttemptFailed = () => undefined }: {
-  /** Called with each call that was made and failed, before the next model is tried: its usage counts too. */
-  onAttemptFailed?(failure: ModelCallFailure): void;
-} = {}): Model {
+export function withFallback(
+  models: readonly [Model, ...Model[]],
+  {
+    onAttemptFailed = () => undefined,
+  }: {
+    /** Called with each call that was made and failed, before the next model is tried: its usage counts too. */
+    onAttemptFailed?(failure: ModelCallFailure): void;
+  } = {},
+): Model {
   const [first, ...others] = models;
   return {
     async call(request, { signal, onText }) {

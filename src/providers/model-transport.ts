@@ -9,7 +9,10 @@ export interface ModelTransport {
    * Hands each piece of a response's body to `onChunk`, in order; resolves at the body's end. Rejects when it is cut, with
    * the signal's reason when that is aborted, and with whatever `onChunk` throws; then the connection is closed.
    */
-  readBody(response: TransportResponse, reading: { onChunk(chunk: Uint8Array): void; signal: AbortSignal }): Promise<void>;
+  readBody(
+    response: TransportResponse,
+    reading: { onChunk(chunk: Uint8Array): void; signal: AbortSignal },
+  ): Promise<void>;
 }
 
 export interface TransportRequest {

@@ -16,7 +16,14 @@ export interface ModelEndpoint extends Model {
 const RETRY_AFTER_MS = 1_000;
 
 /** Makes calls with the `openai` client. It never retries: each retry is a call of its own for those above (DESIGN §6). */
-export function createOpenAiProvider({ baseUrl, apiKey, model, outputBound, transport, idleTimeoutMs = 30_000 }: {
+export function createOpenAiProvider({
+  baseUrl,
+  apiKey,
+  model,
+  outputBound,
+  transport,
+  idleTimeoutMs = 30_000,
+}: {
   baseUrl: string;
   /** Absent: the server asks for none. */
   apiKey: string | undefined;
@@ -48,7 +55,10 @@ export function createOpenAiProvider({ baseUrl, apiKey, model, outputBound, tran
       let answered = false;
       try {
         const response: unknown = await client.chat.completions
-          .create(asCompletion(request, { model, outputBound }), { signal: deadline.signal, timeout: request.timeoutMs })
+          .create(asCompletion(request, { model, outputBound }), {
+            signal: deadline.signal,
+            timeout: request.timeoutMs,
+          })
           .asResponse();
         answered = true;
         deadline.idleWithin(idleTimeoutMs);
@@ -171,7 +181,14 @@ function neverSent(error: unknown): boolean {
   return false;
 }
 
-const NOT_CONNECTED = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"]);
+const NOT_CONNECTED = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
 
 /** A signal that follows another and also ends when a call takes, or is silent for, too long. */
 function createDeadline(parent: AbortSignal) {

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type Tokenizer, tokenizerFor } from "../engine/tokenizer.ts";
-import { scriptFor, type SimulatedChunk, type SimulatedScript } from "./simulated-scripts.ts";
+import { type SimulatedChunk, type SimulatedScript, scriptFor } from "./simulated-scripts.ts";
 
 /** A server that speaks the wire of OpenAI's chat completions and answers from nothing but what it was sent. */
 export interface SimulatedModel {
@@ -33,7 +33,13 @@ export interface SimulatedMessage {
 const MAX_CALLS_KEPT = 10_000;
 
 /** Starts the server on loopback. `chunkDelayMs` is the pause between two chunks of a stream. */
-export async function startSimulatedModel({ port = 0, chunkDelayMs = 15 }: { port?: number; chunkDelayMs?: number } = {}): Promise<SimulatedModel> {
+export async function startSimulatedModel({
+  port = 0,
+  chunkDelayMs = 15,
+}: {
+  port?: number;
+  chunkDelayMs?: number;
+} = {}): Promise<SimulatedModel> {
   const calls: SimulatedCall[] = [];
   let callCount = 0;
   const server = createServer((request, response) => {
@@ -43,7 +49,10 @@ export async function startSimulatedModel({ port = 0, chunkDelayMs = 15 }: { por
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const path = (request.url ?? "").split("?", 1)[0];
     if (request.method === "GET" && path === "/v1/models") {
-      return sendJson(response, 200, { object: "list", data: [{ id: "simulated", object: "model", owned_by: "parley" }] });
+      return sendJson(response, 200, {
+        object: "list",
+        data: [{ id: "simulated", object: "model", owned_by: "parley" }],
+      });
     }
     if (request.method !== "POST" || path !== "/v1/chat/completions") {
       return sendJson(response, 404, { error: { message: "no such route", type: "invalid_request_error" } });
@@ -56,7 +65,9 @@ export async function startSimulatedModel({ port = 0, chunkDelayMs = 15 }: { por
       model,
       messages,
       body,
-      promptTokens: tokenizer.countPrompt(messages.map(({ content }) => ({ role: "user", content: String(content ?? "") }))),
+      promptTokens: tokenizer.countPrompt(
+        messages.map(({ content }) => ({ role: "user", content: String(content ?? "") })),
+      ),
       completionTokens: 0,
       state: "open",
     };
@@ -66,7 +77,12 @@ export async function startSimulatedModel({ port = 0, chunkDelayMs = 15 }: { por
     response.on("close", () => {
       if (call.state === "open") call.state = "closed_by_client";
     });
-    const script = scriptFor(model, { messages, chunkDelayMs, maxTokens: Number(body.max_completion_tokens ?? body.max_tokens ?? 0), tokenizer });
+    const script = scriptFor(model, {
+      messages,
+      chunkDelayMs,
+      maxTokens: Number(body.max_completion_tokens ?? body.max_tokens ?? 0),
+      tokenizer,
+    });
     if (script.refusal !== undefined) {
       const { status, headers = {}, contentType = "application/json", body: text } = script.refusal;
       call.state = "answered";
@@ -107,7 +123,12 @@ async function stream({ body, call, response, script, tokenizer }: Answering): P
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" });
   response.flushHeaders();
   const send = (choices: unknown[], usage?: unknown): void => {
-    const event = { ...envelope(call), object: "chat.completion.chunk", choices, ...(usage === undefined ? {} : { usage }) };
+    const event = {
+      ...envelope(call),
+      object: "chat.completion.chunk",
+      choices,
+      ...(usage === undefined ? {} : { usage }),
+    };
     response.write(`data: ${JSON.stringify(event)}\n\n`);
   };
   let said = "";
@@ -167,7 +188,11 @@ function envelope({ model }: SimulatedCall) {
 }
 
 function usageOf({ promptTokens, completionTokens }: SimulatedCall) {
-  return { prompt_tokens: promptTokens, completion_tokens: completionTokens, total_tokens: promptTokens + completionTokens };
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+  };
 }
 
 function sendJson(response: ServerResponse, status: number, body: unknown): void {

@@ -29,13 +29,21 @@ export interface SimulatedChunk {
  * The script of a call, by the model's name: `sim-…` names ask for faults, `sim-20x10` for 20 chunks 10 ms apart; every
  * other name is a model that repeats what it was told. The same call has the same script.
  */
-export function scriptFor(model: string, { messages, chunkDelayMs, maxTokens, tokenizer }: {
-  messages: readonly SimulatedMessage[];
-  chunkDelayMs: number;
-  /** Bound on the answer in tokens; 0: none. */
-  maxTokens: number;
-  tokenizer: Tokenizer;
-}): SimulatedScript {
+export function scriptFor(
+  model: string,
+  {
+    messages,
+    chunkDelayMs,
+    maxTokens,
+    tokenizer,
+  }: {
+    messages: readonly SimulatedMessage[];
+    chunkDelayMs: number;
+    /** Bound on the answer in tokens; 0: none. */
+    maxTokens: number;
+    tokenizer: Tokenizer;
+  },
+): SimulatedScript {
   const paced = /^sim-(\d+)x(\d+)$/.exec(model);
   if (paced !== null) {
     const [count, delayMs] = [Number(paced[1]), Number(paced[2])];
@@ -50,7 +58,10 @@ export function scriptFor(model: string, { messages, chunkDelayMs, maxTokens, to
     case "sim-401":
       return refused(401, "invalid_api_key");
     case "sim-html":
-      return { ...refused(200, ""), refusal: { status: 200, contentType: "text/html", body: "<html><body>Welcome to the proxy</body></html>" } };
+      return {
+        ...refused(200, ""),
+        refusal: { status: 200, contentType: "text/html", body: "<html><body>Welcome to the proxy</body></html>" },
+      };
     case "sim-empty":
       return { ...spoken([]), refusal: { status: 200, contentType: "text/event-stream", body: "data: [DONE]\n\n" } };
     case "sim-stall":
@@ -72,7 +83,15 @@ export function scriptFor(model: string, { messages, chunkDelayMs, maxTokens, to
     case "sim-terminate":
       return spoken([...said(), ...["\n\nTERMI", "NATE"].map((text) => ({ delayMs: chunkDelayMs, text }))]);
     case "sim-tool-loop":
-      return { ...spoken([{ delayMs: 0, toolCall: { id: `call_${messages.length}`, name: "look_up", argumentsJson: '{"query":"again"}' } }]), end: "tool_calls" };
+      return {
+        ...spoken([
+          {
+            delayMs: 0,
+            toolCall: { id: `call_${messages.length}`, name: "look_up", argumentsJson: '{"query":"again"}' },
+          },
+        ]),
+        end: "tool_calls",
+      };
     default:
       return bounded(said(), { maxTokens, tokenizer });
   }
@@ -95,7 +114,10 @@ function words(text: string): string[] {
 }
 
 /** As much of a reply as its bound on tokens lets through. */
-function bounded(chunks: SimulatedChunk[], { maxTokens, tokenizer }: { maxTokens: number; tokenizer: Tokenizer }): SimulatedScript {
+function bounded(
+  chunks: SimulatedChunk[],
+  { maxTokens, tokenizer }: { maxTokens: number; tokenizer: Tokenizer },
+): SimulatedScript {
   const whole = chunks.map((chunk) => chunk.text ?? "").join("");
   if (maxTokens <= 0 || tokenizer.countText(whole) <= maxTokens) return spoken(chunks);
   let text = "";
@@ -115,5 +137,8 @@ function half<T>(items: readonly T[]): T[] {
 }
 
 function refused(status: number, code: string, headers: Record<string, string> = {}): SimulatedScript {
-  return { ...spoken([]), refusal: { status, headers, body: JSON.stringify({ error: { message: "simulated refusal", type: code, code } }) } };
+  return {
+    ...spoken([]),
+    refusal: { status, headers, body: JSON.stringify({ error: { message: "simulated refusal", type: code, code } }) },
+  };
 }

@@ -14,18 +14,15 @@ import { observeTrace } from "./trace-observer.ts";
  * 3. log: one line at the end
  * 4. metrics: one count at the end
  * 5. errors: what the handler threw becomes what the caller gets, before 2 to 4 see it
- *
- * `onRefused` is for {@link createRpcHandler}: the calls that only the gate sees are logged and counted as well.
  */
-export function createInterceptors({ logger, metrics }: { logger: Logger; metrics: RequestMetrics }): {
-  interceptors: Interceptor[];
-  onRefused(call: RefusedCall): void;
-} {
-  return {
-    interceptors: [observeCalls([observeTrace(), observeLog(logger), observeMetrics(metrics)])],
-    onRefused(call) {
-      logRefused(logger, call);
-      countRefused(metrics, call);
-    },
+export function createInterceptors({ logger, metrics }: { logger: Logger; metrics: RequestMetrics }): Interceptor[] {
+  return [observeCalls([observeTrace(), observeLog(logger), observeMetrics(metrics)])];
+}
+
+/** Logs and counts the calls that could not be read, which only the gate sees: `onRefused` of the RPC handlers. */
+export function observeRefused({ logger, metrics }: { logger: Logger; metrics: RequestMetrics }) {
+  return (call: RefusedCall): void => {
+    logRefused(logger, call);
+    countRefused(metrics, call);
   };
 }

@@ -1,6 +1,5 @@
 import { Code } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
-import { trace } from "@opentelemetry/api";
 import { Failure } from "../failure.ts";
 import type { LogFacts, Logger } from "../platform/logger-port.ts";
 import { type CallObserver, type CallOutcome, isOurFault } from "./call-observer.ts";
@@ -8,7 +7,7 @@ import type { RefusedCall } from "./request-gate.ts";
 
 /**
  * One line per RPC at its end. What the caller did is `info`; what is our own fault is `warn`, and a defect `error` with
- * its type and stack. No message text is ever in it: an error's cause is logged as facts.
+ * its type and stack. It is written within the call's trace, whose ids the logger adds. No message text is ever in it: an error's cause is logged as facts.
  */
 export function observeLog(logger: Logger): CallObserver {
   return ({ method, context }) => ({
@@ -18,7 +17,6 @@ export function observeLog(logger: Logger): CallObserver {
         code,
         duration_ms: Math.round(seconds * 1e6) / 1e3,
         request_id: context.requestId,
-        ...traceId(),
       };
       write(logger, facts, error);
     },
@@ -36,9 +34,4 @@ function write(logger: Logger, facts: LogFacts, error: CallOutcome["error"]): vo
   if (error?.code === Code.Internal) logger.error({ ...all, error: cause }, "rpc failed");
   else if (error !== undefined && isOurFault(error.code)) logger.warn(all, "rpc failed");
   else logger.info(all, "rpc ended");
-}
-
-function traceId(): LogFacts {
-  const span = trace.getActiveSpan()?.spanContext();
-  return span === undefined ? {} : { trace_id: span.traceId };
 }

@@ -64,7 +64,10 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
       const page = sessions.slice(0, limit);
       const last = page.at(-1);
       const more = sessions.length > limit && last !== undefined;
-      return { sessions: page, nextPageToken: more ? sealPageToken(`${createTimeMsOf(last)}/${last.sessionId}`, list) : "" };
+      return {
+        sessions: page,
+        nextPageToken: more ? sealPageToken(`${createTimeMsOf(last)}/${last.sessionId}`, list) : "",
+      };
     },
 
     async updateSession(request, context) {
@@ -90,7 +93,10 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
       const messages = await store.listMessages(ref, { offset, limit: limit + 1 });
       if (messages === undefined) throw new Failure("SESSION_NOT_FOUND");
       const more = messages.length > limit;
-      return { messages: messages.slice(0, limit), nextPageToken: more ? sealPageToken(`${offset + limit}`, list) : "" };
+      return {
+        messages: messages.slice(0, limit),
+        nextPageToken: more ? sealPageToken(`${offset + limit}`, list) : "",
+      };
     },
   };
 }

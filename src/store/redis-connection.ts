@@ -103,8 +103,9 @@ export function failureOfRedisError(error: unknown): Failure {
   if (error instanceof Failure) return error;
   const cause = new Error(describeRedisError(error));
   const code = replyCode(error);
-  // The server answers, and answers so to every repetition: a fault of ours.
-  if (code !== undefined && !UNAVAILABLE_REPLIES.has(code)) return new Failure("INTERNAL", {}, { cause });
+  // The server answers so to every repetition, or the command could not even be written: a fault of ours.
+  const isOurs = code === undefined ? error instanceof TypeError : !UNAVAILABLE_REPLIES.has(code);
+  if (isOurs) return new Failure("INTERNAL", {}, { cause });
   return new Failure("STORE_UNAVAILABLE", { retryAfterMs: STORE_RETRY_AFTER_MS }, { cause });
 }
 

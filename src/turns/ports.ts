@@ -47,7 +47,10 @@ export interface SessionStore {
   /** Removes the session, its history and its turns' logs; fences its running turn. False: there was none. */
   deleteSession(ref: SessionRef): Promise<boolean>;
   /** Messages from `offset` on, oldest first; undefined: no such session. */
-  listMessages(ref: SessionRef, page: { readonly offset: number; readonly limit: number }): Promise<Message[] | undefined>;
+  listMessages(
+    ref: SessionRef,
+    page: { readonly offset: number; readonly limit: number },
+  ): Promise<Message[] | undefined>;
   /** Sessions alive now, over all tenants. */
   countActiveSessions(): Promise<number>;
 }
@@ -124,7 +127,7 @@ export interface NewTurn extends TurnRef {
 
 export type BeginOutcome =
   | { readonly state: "begun"; readonly lease: Lease; readonly window: readonly MessageRecord[] }
-  | { readonly state: "queued"; /** Turns ahead, the running one included. */ readonly position: number }
+  | { readonly state: "queued" /** Turns ahead, the running one included. */; readonly position: number }
   /** The session's last turn has no end and its owner's lease ran out: close it, then try again. */
   | { readonly state: "abandoned"; readonly turnId: string; readonly lastSequence: bigint };
 

@@ -13,14 +13,23 @@ const READ_LIMIT = 500;
 const BUFFER_LIMIT = 1_000;
 
 /** What a reader gets: entries without gap or duplicate, or a sign of life. */
-export type TailItem = { readonly case: "entries"; readonly entries: readonly TurnLogEntry[] } | { readonly case: "heartbeat" };
+export type TailItem =
+  | { readonly case: "entries"; readonly entries: readonly TurnLogEntry[] }
+  | { readonly case: "heartbeat" };
 
 /**
  * Reads a turn's log: what is there after `afterSequence`, then what comes, to the last entry. Ends there, by a throw if
  * the turn's end is no OK. Throws the signal's reason when that is aborted, TURN_NOT_FOUND, TURN_LOG_TRIMMED, or what
  * `lost` aborts with: this process cannot go on with the turn and knows of nobody who does.
  */
-export async function* tailTurn({ store, ref, afterSequence, head, signal, lost }: {
+export async function* tailTurn({
+  store,
+  ref,
+  afterSequence,
+  head,
+  signal,
+  lost,
+}: {
   store: Pick<TurnStore, "follow" | "readLog">;
   ref: TurnRef;
   afterSequence: bigint;

@@ -13,9 +13,11 @@ export function newTurnRef(session: SessionRef): TurnRef {
 /** The turn that an id names; undefined: no turn can have this id. */
 export function parseTurnId(turnId: string): TurnRef | undefined {
   const [tag, random, ...rest] = turnId.split(".");
-  if (!tag || !random || rest.length > 0 || !/^[A-Za-z0-9_-]{16}$/.test(random) || !/^[A-Za-z0-9_-]+$/.test(tag)) return undefined;
+  if (!tag || !random || rest.length > 0 || !/^[A-Za-z0-9_-]{16}$/.test(random) || !/^[A-Za-z0-9_-]+$/.test(tag))
+    return undefined;
   const [tenant, sessionId, ...more] = fromBase64Url(tag).split("/");
-  if (!tenant || !sessionId || more.length > 0 || !namePattern.test(tenant) || !namePattern.test(sessionId)) return undefined;
+  if (!tenant || !sessionId || more.length > 0 || !namePattern.test(tenant) || !namePattern.test(sessionId))
+    return undefined;
   return { tenant, sessionId, turnId };
 }
 

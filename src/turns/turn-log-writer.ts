@@ -15,7 +15,11 @@ const COALESCE_MS = 25;
  * Numbers a turn's events and appends them in batches, one append at a time: what comes while one is under way goes with
  * the next. Neighbouring text deltas of an agent become one event, before they have a number.
  */
-export function createTurnLogWriter({ lastSequence, append, onError }: {
+export function createTurnLogWriter({
+  lastSequence,
+  append,
+  onError,
+}: {
   /** Sequence of the newest entry that the log has. */
   lastSequence: bigint;
   append(entries: readonly TurnLogEntry[]): Promise<void>;

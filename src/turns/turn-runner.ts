@@ -88,7 +88,8 @@ export class TurnRunner {
     const signal = AbortSignal.any([stop.signal, lost.signal]);
     const startedMs = performance.now();
     const said = createTally(turn);
-    const durably = <T>(write: () => Promise<T>): Promise<T> => retryStore(write, { forMs: leaseMs, signal: lost.signal });
+    const durably = <T>(write: () => Promise<T>): Promise<T> =>
+      retryStore(write, { forMs: leaseMs, signal: lost.signal });
     const writer = createTurnLogWriter({
       lastSequence: 1n,
       append: (entries) => durably(() => store.append(lease, entries)),
@@ -149,7 +150,10 @@ export class TurnRunner {
   }
 
   /** The team's work; a failure becomes an end of the turn, except where the turn itself is lost. */
-  async #work(turn: BegunTurn, ports: { emit(event: TurnEvent): void; signal: AbortSignal; model: Model }): Promise<WorkEnd> {
+  async #work(
+    turn: BegunTurn,
+    ports: { emit(event: TurnEvent): void; signal: AbortSignal; model: Model },
+  ): Promise<WorkEnd> {
     let messages = 0;
     const input = { team: turn.team, history: turn.window, message: turn.message, maxTokens: turn.maxTokens };
     try {
@@ -209,7 +213,10 @@ class TurnStopped extends Error {
 type WorkEnd = { -readonly [K in keyof TurnEnd]: TurnEnd[K] } & { failure?: Failure };
 
 /** Repeats a write while the store does not answer. Writes under a lease are idempotent, so a lost answer does no harm. */
-async function retryStore<T>(write: () => Promise<T>, { forMs, signal }: { forMs: number; signal: AbortSignal }): Promise<T> {
+async function retryStore<T>(
+  write: () => Promise<T>,
+  { forMs, signal }: { forMs: number; signal: AbortSignal },
+): Promise<T> {
   const untilMs = performance.now() + forMs;
   for (;;) {
     try {
@@ -263,7 +270,14 @@ function createTally(turn: BegunTurn) {
         messages: failed
           ? []
           : [
-              record({ ...common, role: Role.USER, agent: "", content: turn.message, messageId: `${turnId}.0`, createTime: asked }),
+              record({
+                ...common,
+                role: Role.USER,
+                agent: "",
+                content: turn.message,
+                messageId: `${turnId}.0`,
+                createTime: asked,
+              }),
               ...spoken.map((message) => record({ ...common, role: Role.ASSISTANT, ...message })),
             ],
         finishReason: end.finishReason,

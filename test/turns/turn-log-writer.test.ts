@@ -6,14 +6,18 @@ import { createTurnLogWriter } from "../../src/turns/turn-log-writer.ts";
 const delta = (agent: string, text: string) => ({ case: "textDelta", value: { agent, text } }) as const;
 const textOf = (entries: readonly TurnLogEntry[], agent: string) =>
   entries
-    .map(({ event }) => (event?.event.case === "textDelta" && event.event.value.agent === agent ? event.event.value.text : ""))
+    .map(({ event }) =>
+      event?.event.case === "textDelta" && event.event.value.agent === agent ? event.event.value.text : "",
+    )
     .join("");
 
 describe("the writer of a turn's log", () => {
   it("numbers without gap or duplicate and loses no text, whatever the store's pace", async () => {
     await fc.assert(
       fc.asyncProperty(
-        fc.array(fc.record({ agent: fc.constantFrom("a", "b"), text: fc.string({ minLength: 1 }), pause: fc.boolean() })),
+        fc.array(
+          fc.record({ agent: fc.constantFrom("a", "b"), text: fc.string({ minLength: 1 }), pause: fc.boolean() }),
+        ),
         async (said) => {
           const log: TurnLogEntry[] = [];
           const writer = createTurnLogWriter({

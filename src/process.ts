@@ -1,0 +1,31 @@
+import type { App } from "./app.ts";
+import { ConfigError } from "./config.ts";
+
+/**
+ * Runs a service until SIGTERM or SIGINT, then closes it and ends the process. A second signal ends it at once. What
+ * cannot be started is said in a sentence on standard error, with exit code 1.
+ */
+export async function runUntilSignal({ start }: { start(): Promise<Pick<App, "close">> }): Promise<void> {
+  let app: Pick<App, "close">;
+  try {
+    app = await start();
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : "Parley could not be started."}\n`);
+    process.exitCode = error instanceof ConfigError ? 2 : 1;
+    process.exit();
+  }
+  let closing = false;
+  const onSignal = (): void => {
+    if (closing) process.exit(1);
+    closing = true;
+    app
+      .close()
+      .catch((error: unknown) => {
+        process.stderr.write(`${error instanceof Error ? error.message : "Not everything could be put away."}\n`);
+        process.exitCode = 1;
+      })
+      .finally(() => process.exit());
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+}

@@ -1,0 +1,51 @@
+import { readFileSync } from "node:fs";
+import { startApp } from "../src/app.ts";
+import { loadConfig } from "../src/config.ts";
+import { consoleFolder, packageVersion } from "../src/package-facts.ts";
+import { createLogger } from "../src/platform/logger.ts";
+import { startTracing, traceFacts } from "../src/platform/tracing.ts";
+import { runUntilSignal } from "../src/process.ts";
+import { startSimulatedModel } from "../src/providers/simulated-model.ts";
+
+// For a laptop and for the first try: everything in one process, the embedded store unless REDIS_URL is set, the
+// simulated model unless OPENAI_API_KEY or OPENAI_BASE_URL is.
+const readFile = (path: string): string => readFileSync(path, "utf8");
+
+await runUntilSignal({
+  async start() {
+    const simulated =
+      process.env.OPENAI_API_KEY || process.env.OPENAI_BASE_URL ? undefined : await startSimulatedModel();
+    const env = { LOG_LEVEL: "warn", ...process.env, ...(simulated && { OPENAI_BASE_URL: simulated.baseUrl }) };
+    const config = loadConfig(env, { readFile, packageVersion: packageVersion() });
+    const { version, track, logLevel, otlpEndpoint } = config;
+    const logger = createLogger({ level: logLevel, version, track, mixin: traceFacts });
+    const tracing = startTracing({ endpoint: otlpEndpoint, serviceName: "parley", version, track, env, logger });
+    const app = await startApp({ config, logger, consoleFolder, simulatedModel: simulated !== undefined });
+    process.stdout.write(
+      [
+        "",
+        `  Parley ${version} is at ${app.url}`,
+        "",
+        simulated === undefined
+          ? "  Model:    as configured"
+          : "  Model:    simulated, it repeats what it is told; set OPENAI_API_KEY or OPENAI_BASE_URL for a real one",
+        config.redisUrl === undefined
+          ? "  Sessions: in this process, gone when it ends; set REDIS_URL to keep them"
+          : "  Sessions: in Redis",
+        `  Ops:      ${app.opsUrl}/readyz and ${app.opsUrl}/metrics`,
+        "",
+        `  Try:      grpcurl -plaintext -d '{"message":"hello","user_id":"u1"}' ${new URL(app.url).host} parley.chat.v1.ChatService/StreamChat`,
+        "",
+        "",
+      ].join("\n"),
+    );
+    return {
+      async close() {
+        await app.close();
+        await simulated?.close();
+        await tracing.shutdown();
+        await logger.flush();
+      },
+    };
+  },
+});
