@@ -40,7 +40,8 @@ export function createCompletionStream(): CompletionStream {
       if (choice === undefined) return;
       text += choice.delta?.content ?? "";
       for (const part of choice.delta?.tool_calls ?? []) {
-        const call = (toolCalls[part.index] ??= { id: "", name: "", argumentsJson: "" });
+        const call = toolCalls[part.index] ?? { id: "", name: "", argumentsJson: "" };
+        toolCalls[part.index] = call;
         call.id ||= part.id ?? "";
         call.name += part.function?.name ?? "";
         call.argumentsJson += part.function?.arguments ?? "";
