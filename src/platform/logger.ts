@@ -48,9 +48,15 @@ export function createLogger({
     ...asLogger(root),
     flush: () =>
       new Promise((resolve, reject) => {
-        root.flush((error) => (error ? reject(error) : resolve()));
+        root.flush((error) => (error && !isNoFile(error) ? reject(error) : resolve()));
       }),
   };
+}
+
+/** Flushing ends with an fsync, which a pipe or a terminal has not; the lines are written by then. */
+function isNoFile(error: Error): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "EINVAL" || code === "ENOTSUP" || code === "EROFS";
 }
 
 /** Lines are gathered up to this size, or this long, before they are written: a write each costs more than the line. */

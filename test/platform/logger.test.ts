@@ -95,16 +95,18 @@ test("facts of the moment are in every line", () => {
 });
 
 test.each([
-  ["flushed", "await logger.flush(); process.kill(process.pid, 'SIGKILL');"],
-  ["left to the exit", "process.exit(0);"],
-])("lines on standard output that are %s are not lost", async (_, end) => {
+  ["flushed", "await logger.flush(); process.kill(process.pid, 'SIGKILL');", "SIGKILL"],
+  ["left to the exit", "process.exit(0);", undefined],
+])("lines on standard output that are %s are not lost", async (_, end, endedBy) => {
   const program = `
     import { createLogger } from ${JSON.stringify(new URL("../../src/platform/logger.ts", import.meta.url).href)};
     const logger = createLogger({ level: "info", version: "0", track: "stable" });
     for (let line = 0; line < 100; line++) logger.info({ line }, "counted");
     ${end}`;
   const run = promisify(execFile)(process.execPath, ["--input-type=module-typescript", "-e", program]);
-  const { stdout } = await run.catch((error: { stdout: string }) => error);
+  const ended = run.then((output) => ({ ...output, signal: undefined }));
+  const { stdout, signal } = await ended.catch((error: { stdout: string; signal: string | null }) => error);
+  expect(signal).toBe(endedBy);
   const numbers = stdout
     .trim()
     .split("\n")

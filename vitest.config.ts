@@ -1,0 +1,14 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    reporters: ["default", ["json", { outputFile: ".cache/test-results.json" }]],
+    // Tests start servers, browsers and Redis; a shared machine may be slow for a while. No test measures time.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    maxWorkers: 2,
+    // Each file starts and stops its own parts, so that the order does not matter.
+    sequence: { shuffle: { files: true } },
+  },
+});
