@@ -51,6 +51,9 @@ export async function startHttpServer({
   maxStreamsPerConnection: number;
 }): Promise<HttpServer> {
   const h1 = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES }, handler);
+  // It gets its sockets handed over and never listens, but Node begins to keep account of connections (which are idle,
+  // which take too long to send their headers) only when a server listens.
+  h1.emit("listening");
   const h2 = http2.createServer(
     {
       settings: { maxConcurrentStreams: maxStreamsPerConnection, maxHeaderListSize: MAX_HEADER_BYTES },
@@ -114,6 +117,7 @@ export async function startHttpServer({
       await closed;
       clearInterval(idle);
       clearTimeout(timer);
+      h1.close();
     },
   };
 }
