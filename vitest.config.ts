@@ -1,5 +1,6 @@
 import { defineConfig } from "vitest/config";
 
+// biome-ignore lint/style/noDefaultExport: vitest demands it
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],

@@ -1,0 +1,37 @@
+# syntax=docker/dockerfile:1
+# The base is Debian alone; Node comes from the npm package `node`, its version and checksum held by package-lock.json.
+ARG DEBIAN=debian:12.12-slim
+
+FROM ${DEBIAN} AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates npm \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /parley
+COPY package.json package-lock.json ./
+RUN npm install --no-save --no-audit --no-fund --loglevel=error
+COPY gen gen
+COPY web web
+RUN npm run build:console
+
+FROM build AS production
+# The same lock, without the dev dependencies; the Node program is all that stays of them.
+RUN cp "$(readlink -f node_modules/.bin/node)" /usr/local/bin/node \
+ && npm prune --omit=dev --no-audit --no-fund --loglevel=error
+
+FROM ${DEBIAN}
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates libatomic1 libstdc++6 tini \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=production /usr/local/bin/node /usr/local/bin/node
+WORKDIR /parley
+COPY --from=production /parley/node_modules node_modules
+COPY --from=production /parley/web/dist web/dist
+COPY package.json LICENSE ./
+COPY gen gen
+COPY src src
+ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 OPS_PORT=9090
+EXPOSE 8080 9090
+# No name: Kubernetes' runAsNonRoot checks a number. Nothing is written to the file system.
+USER 65532:65532
+ENTRYPOINT ["tini", "--", "node"]
+CMD ["src/main.ts"]

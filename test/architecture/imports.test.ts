@@ -1,0 +1,94 @@
+import { readFileSync } from "node:fs";
+import { glob } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { expect, test } from "vitest";
+
+const root = join(import.meta.dirname, "../..");
+
+/** What each part may import of the project. Files directly in `src` are named; `src` files know each other one way. */
+const allowed: Readonly<Record<string, readonly string[]>> = {
+  "src/failure.ts": ["gen"],
+  "src/engine": ["gen", "src/failure.ts"],
+  "src/identity": ["gen", "src/failure.ts"],
+  "src/accounts": ["gen", "src/failure.ts", "src/store"],
+  "src/platform": [],
+  "src/turns": ["gen", "src/failure.ts", "src/engine", "src/accounts"],
+  "src/store": ["gen", "src/failure.ts", "src/turns"],
+  "src/providers": ["gen", "src/failure.ts", "src/engine"],
+  "src/rpc": ["gen", "src/failure.ts", "src/identity", "src/platform", "src/turns"],
+  "src/parley-yaml.ts": ["src/engine"],
+  "src/config.ts": ["src/engine", "src/parley-yaml.ts"],
+  "src/package-facts.ts": [],
+};
+
+/** Packages that only some parts may know. */
+const packages: Readonly<Record<string, readonly string[]>> = {
+  "@connectrpc/connect": ["src/rpc"],
+  "@connectrpc/connect-node": ["src/rpc"],
+  ioredis: ["src/store"],
+  openai: ["src/providers"],
+  opossum: ["src/providers"],
+  undici: ["src/providers"],
+};
+
+interface Import {
+  readonly file: string;
+  readonly target: string;
+}
+
+async function importsOf(pattern: string): Promise<Import[]> {
+  const found: Import[] = [];
+  for await (const file of glob(pattern, { cwd: root })) {
+    const text = readFileSync(join(root, file), "utf8");
+    for (const [, target = ""] of text.matchAll(/^(?:import|export)\b[^"]*?from "([^"]+)"|^import "([^"]+)"/gm)) {
+      const inside = target.startsWith(".");
+      found.push({ file, target: inside ? relative(root, join(root, dirname(file), target)) : target });
+    }
+  }
+  return found;
+}
+
+/** The part that a file belongs to: `src/rpc`, `src/config.ts`, `gen`, `web` … */
+function partOf(path: string): string {
+  const [top = "", second = ""] = path.split("/");
+  return top === "src" ? `${top}/${second}` : top;
+}
+
+test("imports go one way", async () => {
+  const imports = (await importsOf("src/**/*.ts")).filter(({ target }) =>
+    /^(src|gen|sidecar|standalone|web|test)\//.test(target),
+  );
+  expect(imports.length).toBeGreaterThan(100);
+  const wrong = imports.filter(({ file, target }) => {
+    const part = partOf(file);
+    const may = allowed[part];
+    return may !== undefined && partOf(target) !== part && !may.includes(partOf(target));
+  });
+  expect(wrong).toEqual([]);
+});
+
+test("src imports nothing of the sidecar, the standalone, the console or the tests", async () => {
+  const imports = await importsOf("src/**/*.ts");
+  expect(imports.filter(({ target }) => /^(sidecar|standalone|web|test|bench)\//.test(target))).toEqual([]);
+});
+
+test("Connect, Redis and the model client are known to one part each", async () => {
+  const wrong = (await importsOf("src/**/*.ts")).filter(({ file, target }) => {
+    const name = target
+      .split("/")
+      .slice(0, target.startsWith("@") ? 2 : 1)
+      .join("/");
+    const may = packages[name];
+    return may !== undefined && !may.includes(partOf(file));
+  });
+  expect(wrong).toEqual([]);
+});
+
+test("no file has grown past what a reader holds in mind", async () => {
+  const long: string[] = [];
+  for await (const file of glob("src/**/*.ts", { cwd: root })) {
+    const lines = readFileSync(join(root, file), "utf8").split("\n").length;
+    if (lines > 600) long.push(`${file}: ${lines} lines`);
+  }
+  expect(long).toEqual([]);
+});

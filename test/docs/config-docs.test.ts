@@ -1,0 +1,36 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import * as z from "zod";
+import { environmentVariables } from "../../src/config.ts";
+import { parleyYamlSchema, parseParleyYaml } from "../../src/parley-yaml.ts";
+
+const docs = readFileSync(join(import.meta.dirname, "../../docs/config.md"), "utf8");
+
+test("the docs have a row for each variable, with its default and meaning, and no row for any other", () => {
+  const rows = docs.split("\n").filter((line) => line.startsWith("| `"));
+  const expected = Object.entries(environmentVariables).map(
+    ([name, { default: value, meaning }]) => `| \`${name}\` | ${value === "" ? "" : `\`${value}\``} | ${meaning} |`,
+  );
+  expect(rows).toEqual(expected);
+});
+
+test("the example of parley.yaml is valid and shows every field, with its default where it has one", () => {
+  const [, example = ""] = docs.match(/```yaml\n([\s\S]*?)```/) ?? [];
+  const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "https://api.openai.com/v1", apiKey: "key" };
+  const env = { OPENAI_API_KEY: "key" };
+  const shown = parseParleyYaml(example, { fileName: "parley.yaml", defaults, env });
+  expect(shown.problems).toEqual([]);
+  const empty = parseParleyYaml("", { fileName: "parley.yaml", defaults, env });
+  expect(shown.value).toEqual(empty.value);
+  for (const field of fieldsOf(z.toJSONSchema(parleyYamlSchema, { io: "input" }))) {
+    expect(example).toMatch(new RegExp(`\\b${field}:`));
+  }
+});
+
+/** Names of all fields of a JSON schema, of nested objects too. */
+function fieldsOf(schema: unknown): string[] {
+  if (typeof schema !== "object" || schema === null) return [];
+  const properties = "properties" in schema && typeof schema.properties === "object" ? (schema.properties ?? {}) : {};
+  return [...Object.keys(properties), ...Object.values(schema).flatMap(fieldsOf)];
+}
