@@ -147,7 +147,12 @@ export function parseParleyYaml(
   }
   const parsed = parleyYamlSchema.safeParse(document.toJS() ?? {});
   if (!parsed.success) {
-    return { problems: parsed.error.issues.map(({ path, message }) => `${at(path)}: ${message}`) };
+    const problems = parsed.error.issues.flatMap((issue) =>
+      issue.code === "unrecognized_keys"
+        ? issue.keys.map((key) => `${at([...issue.path, key])}: there is no such field`)
+        : [`${at(issue.path)}: ${issue.message}`],
+    );
+    return { problems };
   }
 
   const file = parsed.data;

@@ -1,0 +1,141 @@
+import { describe, expect, test } from "vitest";
+import { ConfigError, loadConfig } from "../../src/config.ts";
+
+/** Loads a configuration from an environment and the text of a parley.yaml. */
+function load(env: Record<string, string>, yaml?: string) {
+  const file = yaml === undefined ? {} : { CONFIG_FILE: "conf/parley.yaml" };
+  return loadConfig(
+    { ...file, ...env },
+    {
+      readFile(path) {
+        if (yaml === undefined || path !== "conf/parley.yaml") throw new Error("ENOENT");
+        return yaml;
+      },
+      packageVersion: "1.2.3",
+    },
+  );
+}
+
+function problemsOf(env: Record<string, string>, yaml?: string): readonly string[] {
+  try {
+    load(env, yaml);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+describe("the environment", () => {
+  test("nothing set: the defaults", () => {
+    expect(load({})).toMatchObject({
+      host: "127.0.0.1",
+      port: 8080,
+      opsPort: 9090,
+      redisUrl: undefined,
+      maxTokens: 4_000,
+      sessionTtlMs: 24 * 3_600_000,
+      leaseMs: 10_000,
+      drainMs: 120_000,
+      rateLimit: { limit: 100, windowSeconds: 3_600 },
+      maxStreamsPerConnection: 1_000,
+      corsOrigins: [],
+      version: "1.2.3",
+      track: "stable",
+      logLevel: "info",
+      defaultTeam: "assistant",
+    });
+  });
+
+  test("an empty variable counts as not set", () => {
+    expect(load({ PORT: "", REDIS_URL: "", VERSION: "", CORS_ORIGINS: "" })).toEqual(load({}));
+  });
+
+  test("what it returns cannot be changed", () => {
+    const config = load({});
+    expect(Object.isFrozen(config)).toBe(true);
+    expect(() => Object.assign(config, { port: 1 })).toThrow(TypeError);
+  });
+
+  test.each([
+    ["PORT", "65536"],
+    ["PORT", "-1"],
+    ["OPS_PORT", "http"],
+    ["MAX_TOKENS", "0"],
+    ["MAX_TOKENS", "1.5"],
+    ["MAX_ROUNDS", "1e3"],
+    ["SESSION_TTL_HOURS", "-24"],
+    ["RATE_LIMIT", "many"],
+    ["RATE_WINDOW", "0"],
+    ["LEASE_MS", "99"],
+    ["DRAIN_MS", "3000000000"],
+    ["MAX_STREAMS_PER_CONNECTION", "0"],
+    ["REDIS_URL", "localhost:6379"],
+    ["REDIS_URL", "redis://a:1,http://b:2"],
+    ["REDIS_DURABILITY", "none"],
+    ["OPENAI_BASE_URL", "api.openai.com"],
+    ["OTLP_ENDPOINT", "ftp://collector"],
+    ["CORS_ORIGINS", "*"],
+    ["CORS_ORIGINS", "https://a.example/path"],
+    ["AUTH_MODE", "basic"],
+    ["ALLOW_UNAUTHENTICATED", "yes"],
+    ["VERSION", "a b"],
+    ["TRACK", "blue"],
+    ["LOG_LEVEL", "loud"],
+    ["CONFIG_FILE", "nowhere.yaml"],
+    ["HOST", "0.0.0.0"],
+    ["TLS_CERT", "cert.pem"],
+    ["JWKS_URL", "https://issuer/jwks"],
+  ])("%s=%s is one problem, which names it", (name, value) => {
+    const problems = problemsOf({ [name]: value });
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toMatch(new RegExp(`^${name}: .+`));
+  });
+
+  test("every problem is told at once, those of the file too", () => {
+    const problems = problemsOf({ PORT: "x", TRACK: "x", LEASE_MS: "x" }, "agents: 7\n");
+    expect(problems.map((problem) => problem.split(": ")[0])).toEqual([
+      "PORT",
+      "LEASE_MS",
+      "TRACK",
+      "conf/parley.yaml:1",
+    ]);
+  });
+
+  test("no problem shows a value that may be a secret", () => {
+    const problems = problemsOf({ REDIS_URL: "http://user:hunter2@redis", OPENAI_BASE_URL: "ftp://hunter2" });
+    expect(problems).toHaveLength(2);
+    expect(problems.join()).not.toContain("hunter2");
+  });
+
+  test("beyond loopback only where that is meant", () => {
+    expect(load({ HOST: "0.0.0.0", ALLOW_UNAUTHENTICATED: "true" }).host).toBe("0.0.0.0");
+    for (const host of ["127.0.0.1", "127.1.2.3", "localhost", "::1"]) expect(load({ HOST: host }).host).toBe(host);
+  });
+});
+
+describe("parley.yaml", () => {
+  test.each([
+    ["agents:\n  a:\n    temperature: 3\n", "conf/parley.yaml:3: agents.a.temperature:"],
+    ["agents:\n  a: {}\nteams:\n  t:\n    agent: b\n", "conf/parley.yaml:5: teams.t.agent: there is no agent named b"],
+    ["agents:\n  a: {}\nteams:\n  t:\n    agent: a\ndefault_team: u\n", "conf/parley.yaml:6: default_team:"],
+    ["agents:\n  a:\n    sytem_message: x\n", "conf/parley.yaml:3: agents.a"],
+    [
+      "models:\n  m:\n    endpoints:\n      - api_key_env: NO_SUCH_KEY\n",
+      "conf/parley.yaml:4: models.m.endpoints.0.api_key_env: NO_SUCH_KEY is not set",
+    ],
+    ["agents: [\n", "conf/parley.yaml:"],
+  ])("%j has a problem that names file, line and field", (yaml, beginning) => {
+    const problems = problemsOf({}, yaml);
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toContain(beginning);
+  });
+
+  test("agents without a model have MODEL, models without endpoints the environment's", () => {
+    const config = load({ MODEL: "gpt-4o", OPENAI_BASE_URL: "http://127.0.0.1:1/v1", OPENAI_API_KEY: "key" }, "");
+    expect(config.teams.get("assistant")?.agents[0].model).toBe("gpt-4o");
+    expect(config.models.get("gpt-4o")?.endpoints).toEqual([
+      { baseUrl: "http://127.0.0.1:1/v1", apiKey: "key", model: "gpt-4o", outputBound: "max_completion_tokens" },
+    ]);
+  });
+});
