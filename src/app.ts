@@ -11,6 +11,7 @@ import { NotReady, startReadiness } from "./platform/readiness.ts";
 import { createUndiciTransport } from "./providers/undici-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
 import { createConsoleFiles } from "./rpc/console-files.ts";
+import { errorDetailFiles } from "./rpc/error-mapping.ts";
 import { createHealthState, registerHealth } from "./rpc/health-handlers.ts";
 import { startHttpServer } from "./rpc/http-server.ts";
 import { createInterceptors, observeRefused } from "./rpc/interceptors.ts";
@@ -112,7 +113,7 @@ export async function startApp({
       routes(router) {
         router.service(ChatService, chat).service(SessionService, sessions);
         registerHealth(router, health);
-        registerReflection(router, [ChatService, SessionService]);
+        registerReflection(router, [ChatService, SessionService], { alsoKnown: errorDetailFiles });
       },
       fallback: servePages(
         createConsoleFiles({

@@ -1,19 +1,23 @@
-import { create, type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type DescFile, type DescMessage, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
+  file_google_rpc_error_details,
   QuotaFailureSchema,
   RetryInfoSchema,
 } from "../../gen/google/rpc/error_details_pb.js";
-import { TurnCursorSchema } from "../../gen/parley/chat/v1/turn_pb.js";
+import { file_parley_chat_v1_turn, TurnCursorSchema } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
 import { DEFAULT_RETRY_MS, errorTable } from "./error-table.ts";
 import { isOurs, reasonOfFrameworkError } from "./framework-errors.ts";
 
 /** `google.rpc.ErrorInfo.domain` of all errors. */
 export const ERROR_DOMAIN = "parley";
+
+/** The files of all details that an error can have, for clients that look them up by reflection. */
+export const errorDetailFiles: readonly DescFile[] = [file_google_rpc_error_details, file_parley_chat_v1_turn];
 
 /**
  * The error that a caller gets: code and sentence of the table, with details. Errors that Connect made get the reason

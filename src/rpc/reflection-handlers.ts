@@ -16,16 +16,21 @@ import * as v1alpha from "../../gen/grpc/reflection/v1alpha/reflection_pb.js";
 /**
  * Serves gRPC server reflection, v1 and v1alpha, from the generated descriptors, so that clients such as grpcurl need no
  * proto file. Listed are the services that stand on the router when this is called, reflection itself, and no others;
- * everything that they import can be asked for.
+ * everything that they import can be asked for, and so can the files that no service imports but error details are in
+ * (`alsoKnown`): clients decode those by the descriptors that reflection gives.
  */
-export function registerReflection(router: ConnectRouter, services: readonly DescService[]): void {
+export function registerReflection(
+  router: ConnectRouter,
+  services: readonly DescService[],
+  { alsoKnown = [] }: { alsoKnown?: readonly DescFile[] } = {},
+): void {
   const listed = new Set([
     ...services,
     ...router.handlers.map((handler) => handler.service),
     v1.ServerReflection,
     v1alpha.ServerReflection,
   ]);
-  const answer = createReflection([...listed]);
+  const answer = createReflection([...listed], alsoKnown);
   router.service(v1.ServerReflection, {
     async *serverReflectionInfo(requests) {
       for await (const request of requests) {
@@ -61,10 +66,12 @@ type Answer =
   | { case: "errorResponse"; value: { errorCode: Code; errorMessage: string } };
 
 /** Answers one question; what there is not is an answer too (NOT_FOUND), and the stream goes on. */
-function createReflection(services: readonly DescService[]): (question: Question) => Answer {
-  const files = new Map(
-    services.flatMap((service) => [...withImports(service.file)]).map((file) => [fileName(file), file]),
-  );
+function createReflection(
+  services: readonly DescService[],
+  alsoKnown: readonly DescFile[],
+): (question: Question) => Answer {
+  const roots = [...services.map((service) => service.file), ...alsoKnown];
+  const files = new Map(roots.flatMap((root) => [...withImports(root)]).map((file) => [fileName(file), file]));
   const symbols = indexSymbols(files.values());
   const registry = createRegistry(...files.values());
   const names = services.map((service) => ({ name: service.typeName })).sort((a, b) => (a.name < b.name ? -1 : 1));

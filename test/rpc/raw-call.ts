@@ -105,14 +105,14 @@ async function sendHttp1(url: string, { method, path, headers, body }: Sent): Pr
 async function sendHttp2(url: string, { method, path, headers, body }: Sent): Promise<Received> {
   const session = http2.connect(url);
   try {
-    const stream = session.request({ ":method": method, ":path": path, ...headers });
+    const stream = session.request({ ":method": method, ":path": path, ...headers }, { endStream: method === "GET" });
     let trailer = new Headers();
     stream.on("trailers", (received) => {
       trailer = asHeaders(received);
     });
     // A server may answer before it has read everything.
     const answered = once(stream, "response") as Promise<[http2.IncomingHttpHeaders]>;
-    stream.end(body);
+    if (method !== "GET") stream.end(body);
     const [received] = await answered;
     const bytes = await buffer(stream);
     return { status: Number(received[":status"]), header: asHeaders(received), trailer, body: bytes };
