@@ -73,18 +73,13 @@ export async function startApp({
     });
     lifecycle.onClose("readiness", () => readiness.stop());
     const health = createHealthState([ChatService.typeName, SessionService.typeName]);
-    const tellHealth = (): void => {
-      const { ready, draining, checks } = readiness.current();
+    readiness.onCheck(({ ready, draining, checks }) => {
       health.set("", ready);
       health.set(ChatService.typeName, ready);
       // Sessions need no model.
       health.set(SessionService.typeName, !draining && checks.store?.ok === true);
-    };
-    readiness.onChange(({ ready }) => {
-      tellHealth();
-      logger.info({ ready }, ready ? "ready" : "not ready");
     });
-    void readiness.checkedOnce.then(tellHealth);
+    readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const observer = createTurnObserver({ logger, metrics });
     const runner = new TurnRunner({ store, model: models.model, leaseMs: config.leaseMs, observer });
@@ -141,7 +136,11 @@ export async function startApp({
     const { host, port, maxStreamsPerConnection, drainMs } = config;
     const server = await startHttpServer({ host, port, handler, maxStreamsPerConnection });
     // Last in, first out: readiness goes off, turns end while their readers are still connected, then the port closes.
-    lifecycle.onClose("server", () => server.close(STREAMS_END_MS), { deadlineMs: STREAMS_END_MS * 2 });
+    const closeServer = (): Promise<void> => {
+      health.end();
+      return server.close(STREAMS_END_MS);
+    };
+    lifecycle.onClose("server", closeServer, { deadlineMs: STREAMS_END_MS * 2 });
     lifecycle.onClose(
       "turns",
       async () => {

@@ -35,6 +35,8 @@ export interface ReadinessMonitor {
   current(): Readiness;
   /** Calls back whenever `ready` changes; returns how to stop. */
   onChange(listener: (readiness: Readiness) => void): () => void;
+  /** Calls back after each check, and when draining begins, whether or not anything changed; returns how to stop. */
+  onCheck(listener: (readiness: Readiness) => void): () => void;
   /** Not ready from now on, for good. */
   drain(): void;
   /** Resolves when every check has been made once. */
@@ -61,6 +63,7 @@ export function startReadiness({
 }): ReadinessMonitor {
   const stop = new AbortController();
   const listeners = new Set<(readiness: Readiness) => void>();
+  const checkListeners = new Set<(readiness: Readiness) => void>();
   const states = checks.map((check) => ({ check, result: NOT_CHECKED, everOk: false }));
   let draining = false;
 
@@ -72,6 +75,7 @@ export function startReadiness({
   let wasReady = current().ready;
   const tell = (): void => {
     const readiness = current();
+    for (const listener of checkListeners) listener(readiness);
     if (readiness.ready === wasReady) return;
     wasReady = readiness.ready;
     for (const listener of listeners) listener(readiness);
@@ -99,6 +103,10 @@ export function startReadiness({
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
+    },
+    onCheck(listener) {
+      checkListeners.add(listener);
+      return () => checkListeners.delete(listener);
     },
     drain() {
       draining = true;
