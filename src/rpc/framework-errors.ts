@@ -12,6 +12,8 @@ export function isOurs(error: ConnectError): boolean {
  * where one code has several causes, the constant begin of its sentence tell (tests send each of them over the wire).
  */
 export function reasonOfFrameworkError({ code, rawMessage }: Pick<ConnectError, "code" | "rawMessage">): FailureReason {
+  // The client reset its stream, for whatever reason it gave.
+  if (rawMessage.startsWith("http/2 stream closed")) return "CALL_CANCELLED";
   switch (code) {
     case Code.InvalidArgument:
       return /^timeout \d+(\.\d+)?ms must be/.test(rawMessage) ? "DEADLINE_TOO_LONG" : "MALFORMED_REQUEST";
@@ -24,6 +26,8 @@ export function reasonOfFrameworkError({ code, rawMessage }: Pick<ConnectError, 
       // Bytes that are no message are the sender's fault; Connect says Internal.
       return CLIENT_FAULTS.some((begin) => rawMessage.startsWith(begin)) ? "MALFORMED_REQUEST" : "INTERNAL";
     case Code.Canceled:
+    // The client closed its connection.
+    case Code.Aborted:
       return "CALL_CANCELLED";
     case Code.DeadlineExceeded:
       return "DEADLINE_EXCEEDED";

@@ -26,6 +26,7 @@ const FIRST_BYTES_TIMEOUT_MS = 30_000;
 
 /** Largest header block, in bytes. Node's own bound for HTTP/1.1. */
 const MAX_HEADER_BYTES = 16_384;
+const HEADERS_TOO_LARGE = "431 Request Header Fields Too Large";
 
 /**
  * Window per HTTP/2 connection for what clients send, in bytes: the default of 64 KiB is shared by all streams of a
@@ -59,7 +60,12 @@ export async function startHttpServer({
       settings: { maxConcurrentStreams: maxStreamsPerConnection, maxHeaderListSize: MAX_HEADER_BYTES },
       maxSessionMemory: 1_000,
     },
-    handler,
+    (request, response) => {
+      // Clients need not obey the setting, and Node enforces 64 KiB.
+      if (headerBytes(request.rawHeaders) <= MAX_HEADER_BYTES) return handler(request, response);
+      response.writeHead(431);
+      response.end();
+    },
   );
   const sessions = new Set<http2.ServerHttp2Session>();
   h2.on("session", (session) => {
@@ -69,8 +75,9 @@ export async function startHttpServer({
   });
   // A client that breaks the protocol or goes away is no error of the server's.
   h2.on("sessionError", () => undefined);
-  h1.on("clientError", (_error, socket) => {
-    if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+  h1.on("clientError", (error: NodeJS.ErrnoException, socket) => {
+    const status = error.code === "HPE_HEADER_OVERFLOW" ? HEADERS_TOO_LARGE : "400 Bad Request";
+    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
   });
 
   const sockets = new Set<net.Socket>();
@@ -120,6 +127,13 @@ export async function startHttpServer({
       h1.close();
     },
   };
+}
+
+/** Size of a header list, near enough to RFC 9113 (6.5.2): names and values, and 32 bytes for each field. */
+function headerBytes(rawHeaders: readonly string[]): number {
+  let bytes = rawHeaders.length * 16;
+  for (const part of rawHeaders) bytes += part.length;
+  return bytes;
 }
 
 function listen(server: net.Server, { host, port }: { host: string; port: number }): Promise<void> {

@@ -37,9 +37,9 @@ export function createRequestGate({
     const onAbort = (): void => {
       const error: unknown = context.signal.reason;
       if (!(error instanceof ConnectError) || isOurs(error)) return;
+      correct(error);
       // Deadlines and cancels reach the handler too, and are accounted there.
       const refused = error.code !== Code.Canceled && error.code !== Code.DeadlineExceeded;
-      correct(error);
       if (refused) onRefused?.({ rpc: context.method.name, requestId, error });
     };
     // The client may be gone, or its deadline past, before its call begins.
