@@ -13,6 +13,19 @@ export const callContextKey = createContextKey<CallContext>(
   { description: "parley call context" },
 );
 
+/** What a call was about, for its log line. Ids only that were checked: what a caller made up is not logged. */
+export interface TouchedIds {
+  readonly sessionId?: string;
+  readonly turnId?: string;
+}
+
+export const touchedIdsKey = createContextKey<TouchedIds>({}, { description: "parley ids that a call touched" });
+
+/** Notes what the call is about, beside what was noted before. */
+export function touch(context: Pick<HandlerContext, "values">, ids: TouchedIds): void {
+  context.values.set(touchedIdsKey, { ...context.values.get(touchedIdsKey), ...ids });
+}
+
 export function callContextOf(context: Pick<HandlerContext, "values">): CallContext {
   return context.values.get(callContextKey);
 }

@@ -2,7 +2,7 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor, type StreamResponse } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { Failure } from "../failure.ts";
-import { type CallContext, callContextKey } from "./call-context.ts";
+import { type CallContext, callContextKey, type TouchedIds, touchedIdsKey } from "./call-context.ts";
 import { toConnectError } from "./error-mapping.ts";
 
 /** An RPC that begins. */
@@ -10,6 +10,8 @@ export interface ObservedCall {
   readonly method: DescMethod;
   readonly requestHeader: Headers;
   readonly context: CallContext;
+  /** What the handler has noted so far. */
+  touched(): TouchedIds;
 }
 
 /** How an RPC ended; a stream with its last message. */
@@ -43,6 +45,7 @@ export function observeCalls(observers: readonly CallObserver[]): Interceptor {
       method: request.method,
       requestHeader: request.header,
       context: request.contextValues.get(callContextKey),
+      touched: () => request.contextValues.get(touchedIdsKey),
     };
     const observations = observers.map((observer) => observer(call));
     const within = nested(observations);

@@ -17,7 +17,7 @@ import type { TurnStore } from "../turns/ports.ts";
 import { type TailItem, tailTurn } from "../turns/tail.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
 import type { RunningTurn } from "../turns/turn-runner.ts";
-import { callContextOf } from "./call-context.ts";
+import { callContextOf, touch } from "./call-context.ts";
 import { checkChatRequest } from "./request-validation.ts";
 
 export interface ChatHandlerPorts {
@@ -66,6 +66,7 @@ export function createChatHandlers(ports: ChatHandlerPorts): ServiceImpl<typeof 
       const ref = parseTurnId(request.turnId);
       const turn = ref !== undefined && ref.tenant === principal.tenant ? await ports.store.getTurn(ref) : undefined;
       if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
+      touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
       return { turn };
     },
 
@@ -89,8 +90,10 @@ async function* runTurn(
 ): AsyncGenerator<StreamChatResponse, void> {
   const arrivedMs = performance.now();
   checkChatRequest(request, { maxTokens: ports.maxTokens });
+  if (request.sessionId !== "") touch(context, { sessionId: request.sessionId });
   const { principal } = callContextOf(context);
   const { turn, waited } = yield* admitted(request, { principal, context, ports });
+  touch(context, { sessionId: turn.ref.sessionId, turnId: turn.ref.turnId });
 
   let lastSequence = 0n;
   let done = false;

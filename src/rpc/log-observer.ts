@@ -10,13 +10,16 @@ import type { RefusedCall } from "./request-gate.ts";
  * its type and stack. It is written within the call's trace, whose ids the logger adds. No message text is ever in it: an error's cause is logged as facts.
  */
 export function observeLog(logger: Logger): CallObserver {
-  return ({ method, context }) => ({
+  return ({ method, context, touched }) => ({
     ended({ code, seconds, error }) {
+      const { sessionId, turnId } = touched();
       const facts = {
         rpc: method.name,
         code,
         duration_ms: Math.round(seconds * 1e6) / 1e3,
         request_id: context.requestId,
+        ...(sessionId === undefined ? {} : { session_id: sessionId }),
+        ...(turnId === undefined ? {} : { turn_id: turnId }),
       };
       write(logger, facts, error);
     },

@@ -3,7 +3,7 @@ import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import type { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { Failure } from "../failure.ts";
 import type { SessionRef, SessionStore } from "../turns/ports.ts";
-import { callContextOf } from "./call-context.ts";
+import { callContextOf, touch } from "./call-context.ts";
 import { openPageToken, sealPageToken } from "./page-token.ts";
 import { checkCreateSessionRequest, checkListRequest, checkMetadata, checkSessionId } from "./request-validation.ts";
 
@@ -21,6 +21,7 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
   /** The session, if it is there for this caller. */
   const find = async (sessionId: string, context: HandlerContext): Promise<{ ref: SessionRef; session: Session }> => {
     checkSessionId(sessionId);
+    touch(context, { sessionId });
     const { principal } = callContextOf(context);
     const ref = { tenant: principal.tenant, sessionId };
     const session = await store.getSession(ref);
@@ -40,6 +41,7 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
         version,
         ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
       });
+      touch(context, { sessionId: session.sessionId });
       return { session };
     },
 

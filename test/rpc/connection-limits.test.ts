@@ -3,7 +3,7 @@ import * as http2 from "node:http2";
 import { createConnection } from "node:net";
 import { text } from "node:stream/consumers";
 import { createClient } from "@connectrpc/connect";
-import { afterEach, expect, test, vi } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { startTestApp, type TestApp, type TestAppOptions } from "../support/parley-app.ts";
 import { framed, sendRaw } from "./raw-call.ts";

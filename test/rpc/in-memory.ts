@@ -1,0 +1,68 @@
+import { createRouterTransport, type Transport } from "@connectrpc/connect";
+import { ChatService, OnDisconnect } from "../../gen/parley/chat/v1/chat_service_pb.js";
+import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { createMemoryRateLimiter } from "../../src/accounts/rate-limit.ts";
+import { loadConfig } from "../../src/config.ts";
+import { createMetrics } from "../../src/metrics.ts";
+import { createModels } from "../../src/models.ts";
+import { createLogger } from "../../src/platform/logger.ts";
+import { startSimulatedModel } from "../../src/providers/simulated-model.ts";
+import { createUndiciTransport } from "../../src/providers/undici-transport.ts";
+import { createChatHandlers } from "../../src/rpc/chat-handlers.ts";
+import { createInterceptors } from "../../src/rpc/interceptors.ts";
+import { routerOptions } from "../../src/rpc/router-options.ts";
+import { createSessionHandlers } from "../../src/rpc/session-handlers.ts";
+import { createMemoryStore } from "../../src/store/memory-store.ts";
+import { createTurnObserver } from "../../src/turn-observer.ts";
+import { TurnRunner } from "../../src/turns/turn-runner.ts";
+
+/** The handlers behind a transport without a network: the same answers as over a port, or a port has added something. */
+export async function startInMemory(): Promise<{ transport: Transport; close(): Promise<void> }> {
+  const simulated = await startSimulatedModel({ chunkDelayMs: 0 });
+  const config = loadConfig(
+    { OPENAI_BASE_URL: simulated.baseUrl },
+    { readFile: () => "", packageVersion: "0.0.0-test" },
+  );
+  const { version, track, maxTokens, leaseMs, sessionTtlMs: ttlMs, teams, defaultTeam } = config;
+  const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
+  const logger = createLogger({ level: "silent", version, track });
+  const store = createMemoryStore({ ttlMs, leaseMs });
+  const undici = createUndiciTransport();
+  const models = createModels({ config, transport: undici, metrics, logger });
+  const runner = new TurnRunner({
+    store,
+    model: models.model,
+    leaseMs,
+    observer: createTurnObserver({ logger, metrics }),
+  });
+  const chat = createChatHandlers({
+    store,
+    maxTokens,
+    defaultOnDisconnect: OnDisconnect.CONTINUE,
+    firstText: metrics.firstToken,
+    admission: {
+      store,
+      runner,
+      rateLimiter: createMemoryRateLimiter(config.rateLimit),
+      teams: { byName: teams, defaultTeam },
+      release: { version, track },
+      maxTokens,
+      draining: () => false,
+      queueChanged: metrics.turnsQueued,
+    },
+  });
+  const transport = createRouterTransport(
+    (router) => router.service(ChatService, chat).service(SessionService, createSessionHandlers({ store, version })),
+    { router: routerOptions({ interceptors: createInterceptors({ logger, metrics }) }) },
+  );
+  return {
+    transport,
+    async close() {
+      await runner.drain(1_000);
+      models.close();
+      await undici.close();
+      await store.close();
+      await simulated.close();
+    },
+  };
+}
