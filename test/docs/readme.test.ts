@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { grpcurlPath } from "../support/grpcurl.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
@@ -76,13 +76,14 @@ test.each(calls)("%s", async (command) => {
   if (command.includes("Ada")) expect(stdout.slice(stdout.lastIndexOf('{"sessionId"'))).toContain("my name is Ada");
 });
 
-test("make serve runs the production entry on REDIS_URL", async () => {
+test("make serve runs the production entry on REDIS_URL until it is told to stop", async () => {
   const service = await make("serve", { REDIS_URL: redis.url, OPENAI_BASE_URL: model.baseUrl });
   try {
     expect((await fetch(service.url)).status).toBe(200);
   } finally {
-    expect(await service.stop()).toBe(0);
+    await service.stop();
   }
+  await vi.waitFor(() => expect(fetch(service.url)).rejects.toThrow());
 });
 
 test("links between the documents lead somewhere", () => {
