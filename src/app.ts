@@ -1,6 +1,5 @@
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
-import { createMemoryRateLimiter, createRedisRateLimiter, type RateLimiter } from "./accounts/rate-limit.ts";
 import type { Config } from "./config.ts";
 import { createMetrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
@@ -19,11 +18,8 @@ import { servePages } from "./rpc/pages.ts";
 import { registerReflection } from "./rpc/reflection-handlers.ts";
 import { createRpcHandler } from "./rpc/routes.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
-import { createMemoryStore } from "./store/memory-store.ts";
-import { connectRedis } from "./store/redis-connection.ts";
-import { createRedisStore } from "./store/redis-store.ts";
+import { connectStores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
-import type { Store } from "./turns/ports.ts";
 import { TurnRunner } from "./turns/turn-runner.ts";
 
 /** A running service. */
@@ -56,7 +52,7 @@ export async function startApp({
   try {
     const { version, track } = config;
     const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
-    const { store, rateLimiter } = createStores({ config, logger });
+    const { store, rateLimiter } = connectStores({ config, logger });
     lifecycle.onClose("store", () => store.close());
     metrics.collectActiveSessions(() => store.countActiveSessions());
 
@@ -164,24 +160,6 @@ export async function startApp({
 
 /** Readers of ended turns get this long to read their last events, in milliseconds. */
 const STREAMS_END_MS = 5_000;
-
-function createStores({ config, logger }: { config: Config; logger: Logger }): {
-  store: Store;
-  rateLimiter: RateLimiter;
-} {
-  const { redisUrl, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
-  if (redisUrl === undefined) {
-    return { store: createMemoryStore({ ttlMs, leaseMs }), rateLimiter: createMemoryRateLimiter(rateLimit) };
-  }
-  const connection = connectRedis(redisUrl, {
-    onError: (problem) => logger.warn({ problem }, "redis connection failed"),
-    onWarning: (sentence) => logger.warn({}, sentence),
-  });
-  return {
-    store: createRedisStore({ connection, ttlMs, leaseMs }),
-    rateLimiter: createRedisRateLimiter({ ...rateLimit, connection }),
-  };
-}
 
 /** A store's failure as /readyz may show it. */
 function sayWhy(error: unknown): never {

@@ -90,6 +90,8 @@ async function* runTurn(
 ): AsyncGenerator<StreamChatResponse, void> {
   const arrivedMs = performance.now();
   checkChatRequest(request, { maxTokens: ports.maxTokens });
+  const mayOutliveCall = ports.defaultOnDisconnect === OnDisconnect.CONTINUE;
+  if (request.onDisconnect === OnDisconnect.CONTINUE && !mayOutliveCall) throw new Failure("CONTINUE_NOT_POSSIBLE");
   if (request.sessionId !== "") touch(context, { sessionId: request.sessionId });
   const { principal } = callContextOf(context);
   const { turn, waited } = yield* admitted(request, { principal, context, ports });

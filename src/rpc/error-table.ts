@@ -49,6 +49,10 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
     Code.ResourceExhausted,
     "Too many turns wait for this session; let some of them end first.",
   ),
+  CONTINUE_NOT_POSSIBLE: entry(
+    Code.FailedPrecondition,
+    "A turn cannot outlive its call at the edge; leave on_disconnect unspecified or call the service itself.",
+  ),
   TURN_TOKEN_BUDGET: entry(
     Code.ResourceExhausted,
     "The message does not fit the turn's tokens; shorten it or raise max_tokens.",

@@ -58,6 +58,9 @@ export function createFetchRpcHandler({
   };
 }
 
-function toFetch(answer: UniversalServerResponse): Response {
-  return universalServerResponseToFetch(answer);
+/** A `Response` has no trailers: where there is no body, gRPC's may stand among the headers (Trailers-Only). */
+function toFetch({ header, trailer, ...answer }: UniversalServerResponse): Response {
+  const headers = new Headers(header);
+  for (const [name, value] of trailer ?? []) headers.set(name, value);
+  return universalServerResponseToFetch({ ...answer, header: headers });
 }

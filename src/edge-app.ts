@@ -1,0 +1,133 @@
+import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
+import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
+import { type Config, loadConfig } from "./config.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { createModels } from "./models.ts";
+import { createConsoleLogger } from "./platform/console-logger.ts";
+import { createLifecycle } from "./platform/lifecycle.ts";
+import type { Logger } from "./platform/logger-port.ts";
+import { createFetchTransport } from "./providers/fetch-transport.ts";
+import { createChatHandlers } from "./rpc/chat-handlers.ts";
+import { createFetchRpcHandler } from "./rpc/fetch-routes.ts";
+import { createInterceptors, observeRefused } from "./rpc/interceptors.ts";
+import { createSessionHandlers } from "./rpc/session-handlers.ts";
+import { connectStores, type Stores } from "./stores.ts";
+import { createTurnObserver } from "./turn-observer.ts";
+import { TurnRunner } from "./turns/turn-runner.ts";
+
+/** What the runtime gives a request to let its work end after its answer. */
+export interface EdgeContext {
+  waitUntil(work: Promise<unknown>): void;
+}
+
+/** Variables that an operator binds, as in docs/config.md. */
+export type EdgeEnvironment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Makes the service for an edge runtime: Connect and gRPC-Web as a `fetch` handler. In workerd a socket belongs to the
+ * request that opened it, so each request has its own connection to Redis, and a turn ends with its call.
+ *
+ * The configuration is read at the first request. ConfigError: it cannot be used.
+ */
+export function createEdge({ packageVersion }: { packageVersion: string }) {
+  let isolate: Isolate | undefined;
+  return {
+    async fetch(request: Request, env: EdgeEnvironment, context: EdgeContext): Promise<Response> {
+      isolate ??= startIsolate(env, packageVersion);
+      const service = startRequest(isolate);
+      const response = await service.handle(request);
+      return afterBody(response, () => context.waitUntil(service.close()));
+    },
+  };
+}
+
+/** What the requests of an isolate share: nothing that holds a socket or a timer. */
+interface Isolate {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  /** The embedded store, where there is no Redis. */
+  readonly embedded: Stores | undefined;
+}
+
+function startIsolate(env: EdgeEnvironment, packageVersion: string): Isolate {
+  const readFile = (): string => {
+    throw new Error("there are no files at the edge");
+  };
+  const variables = Object.fromEntries(Object.entries(env).filter(([, value]) => typeof value === "string"));
+  const config = loadConfig(variables, { readFile, packageVersion });
+  const { version, track, logLevel: level } = config;
+  const logger = createConsoleLogger({ level, service: "parley-edge", version, track });
+  return {
+    config,
+    logger,
+    metrics: createMetrics({ version, track, models: [...config.models.keys()], processMetrics: false }),
+    embedded: config.redisUrl === undefined ? connectStores({ config, logger }) : undefined,
+  };
+}
+
+/** The service for one request. */
+function startRequest({ config, logger, metrics, embedded }: Isolate): {
+  handle(request: Request): Promise<Response>;
+  close(): Promise<void>;
+} {
+  const lifecycle = createLifecycle();
+  const { version, track, leaseMs, maxTokens } = config;
+  const { store, rateLimiter } = embedded ?? connectStores({ config, logger });
+  if (embedded === undefined) lifecycle.onClose("store", () => store.close());
+  const models = createModels({ config, transport: createFetchTransport(), metrics, logger });
+  lifecycle.onClose("breakers", () => models.close());
+  const observer = createTurnObserver({ logger, metrics });
+  const runner = new TurnRunner({ store, model: models.model, leaseMs, observer });
+  lifecycle.onClose("turns", () => runner.drain(leaseMs));
+  const chat = createChatHandlers({
+    store,
+    maxTokens,
+    defaultOnDisconnect: OnDisconnect.CANCEL,
+    firstText: metrics.firstToken,
+    admission: {
+      store,
+      runner,
+      rateLimiter,
+      teams: { byName: config.teams, defaultTeam: config.defaultTeam },
+      release: { version, track },
+      maxTokens,
+      draining: () => false,
+      queueChanged: metrics.turnsQueued,
+    },
+  });
+  const handle = createFetchRpcHandler({
+    corsOrigins: config.corsOrigins,
+    interceptors: createInterceptors({ logger, metrics }),
+    onRefused: observeRefused({ logger, metrics }),
+    routes: (router) =>
+      router.service(ChatService, chat).service(SessionService, createSessionHandlers({ store, version })),
+  });
+  return { handle, close: () => lifecycle.close() };
+}
+
+/** Calls `done` when the response has been sent, or its reader has gone. */
+function afterBody(response: Response, done: () => void): Response {
+  if (response.body === null) {
+    done();
+    return response;
+  }
+  const reader = response.body.getReader();
+  const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    async pull(controller) {
+      try {
+        const { done: isEnd, value } = await reader.read();
+        if (!isEnd) return controller.enqueue(value);
+        controller.close();
+      } catch (error) {
+        controller.error(error);
+      }
+      done();
+    },
+    async cancel(reason) {
+      await reader.cancel(reason).catch(() => undefined);
+      done();
+    },
+  });
+  return new Response(body, { status: response.status, headers: response.headers });
+}

@@ -1,0 +1,30 @@
+import { createMemoryRateLimiter, createRedisRateLimiter, type RateLimiter } from "./accounts/rate-limit.ts";
+import type { Config } from "./config.ts";
+import type { Logger } from "./platform/logger-port.ts";
+import { createMemoryStore } from "./store/memory-store.ts";
+import { connectRedis } from "./store/redis-connection.ts";
+import { createRedisStore } from "./store/redis-store.ts";
+import type { Store } from "./turns/ports.ts";
+
+/** What keeps state. */
+export interface Stores {
+  /** Whoever connected it closes it. */
+  readonly store: Store;
+  readonly rateLimiter: RateLimiter;
+}
+
+/** The stores that the configuration names: Redis, or else the embedded one. */
+export function connectStores({ config, logger }: { config: Config; logger: Logger }): Stores {
+  const { redisUrl, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
+  if (redisUrl === undefined) {
+    return { store: createMemoryStore({ ttlMs, leaseMs }), rateLimiter: createMemoryRateLimiter(rateLimit) };
+  }
+  const connection = connectRedis(redisUrl, {
+    onError: (problem) => logger.warn({ problem }, "redis connection failed"),
+    onWarning: (sentence) => logger.warn({}, sentence),
+  });
+  return {
+    store: createRedisStore({ connection, ttlMs, leaseMs }),
+    rateLimiter: createRedisRateLimiter({ ...rateLimit, connection }),
+  };
+}
