@@ -3,6 +3,7 @@ import type { Model } from "./engine/model.ts";
 import type { Metrics } from "./metrics.ts";
 import type { ModelEndpointDefinition } from "./parley-yaml.ts";
 import type { Logger } from "./platform/logger-port.ts";
+import { withAttempts } from "./providers/attempt-provider.ts";
 import { withBreaker } from "./providers/breaker-provider.ts";
 import { withFallback } from "./providers/fallback-provider.ts";
 import { createModelRouter } from "./providers/model-router.ts";
@@ -19,7 +20,7 @@ export interface Models {
   close(): void;
 }
 
-/** Wires each model: fallback( breaker( metrics( spans( openai ) ) ) ), one breaker per endpoint and model. */
+/** Wires each model: fallback( breaker( attempts( metrics( spans( openai ) ) ) ) ), one breaker per endpoint and model. */
 export function createModels({
   config,
   transport,
@@ -38,16 +39,14 @@ export function createModels({
     probes.push((signal) => provider.probe(signal));
     const { host: endpoint } = new URL(definition.baseUrl);
     const { model } = definition;
-    const breaker = withBreaker(
-      withCallMetrics(withChatSpans(provider, { provider: "openai" }), { name: model, metrics }),
-      {
-        ...config.breaker,
-        onState(state) {
-          metrics.breakerChanged({ endpoint, model, state });
-          if (state !== "closed") logger.warn({ endpoint, model, state }, "model breaker changed");
-        },
+    const observed = withCallMetrics(withChatSpans(provider, { provider: "openai" }), { name: model, metrics });
+    const breaker = withBreaker(withAttempts(observed), {
+      ...config.breaker,
+      onState(state) {
+        metrics.breakerChanged({ endpoint, model, state });
+        if (state !== "closed") logger.warn({ endpoint, model, state }, "model breaker changed");
       },
-    );
+    });
     closers.push(() => breaker.close());
     return breaker;
   };

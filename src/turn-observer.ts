@@ -1,5 +1,6 @@
 import { FinishReason } from "../gen/parley/chat/v1/turn_pb.js";
 import type { Model } from "./engine/model.ts";
+import { Failure } from "./failure.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { inAgentSpan } from "./turns/genai-spans.ts";
@@ -20,9 +21,9 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
       const { sessionId, turnId } = turn.lease;
       return inAgentSpan({ agent: agent.name, model: agent.model, provider: "openai", sessionId, turnId }, work);
     },
+    tokensRecorded: (call) => metrics.tokensUsed(call),
     turnEnded({ turn, finishReason, seconds, usage, failure }) {
       metrics.turnEnded(finishReason);
-      for (const call of usage) metrics.tokensUsed(call);
       if (failure !== undefined) metrics.agentFailed(failure.reason);
       const facts = {
         ...factsOf(turn),
@@ -36,6 +37,10 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
     },
     turnLost({ turn, error }) {
       metrics.turnEnded();
+      if (error instanceof Failure && error.reason === "SESSION_DELETED") {
+        logger.info({ ...factsOf(turn), reason: error.reason }, "turn ended with its session");
+        return;
+      }
       logger.error({ ...factsOf(turn), error }, "turn lost: its end could not be written");
     },
     unexpected(turn, error) {

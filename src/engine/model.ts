@@ -9,9 +9,12 @@ import { Failure, type FailureFacts, type FailureReason } from "../failure.ts";
  */
 export interface Model {
   /**
-   * Makes one call. Resolves when the model has ended its reply; rejects with a {@link ModelCallFailure} when the call
-   * was made and did not end well (refused, cut, stalled, cancelled through `signal`), with a plain {@link Failure}
-   * when no call was made at all (breaker open).
+   * Makes one call, in one attempt or, where endpoints fail, several. Resolves when the model has ended its reply;
+   * rejects with a {@link ModelCallFailure} when a call was made and did not end well (refused, cut, stalled, cancelled
+   * through `signal`), with a plain {@link Failure} when none was made at all: the breaker is open, or no connection
+   * was had, so that no provider can have counted anything.
+   *
+   * Each attempt that was made is told to `observer.onAttempt`, the one that the promise settles with included.
    */
   call(request: ModelRequest, observer: ModelObserver): Promise<ModelReply>;
 }
@@ -25,7 +28,9 @@ export interface ModelRequest {
   readonly temperature: number;
   /** Largest number of tokens that the model may produce. */
   readonly maxOutputTokens: number;
-  /** The call is given up this many milliseconds after its start. */
+  /** Largest number of prompt and completion tokens of all attempts together. */
+  readonly maxTotalTokens: number;
+  /** An attempt is given up this many milliseconds after its start. */
   readonly timeoutMs: number;
 }
 
@@ -47,6 +52,19 @@ export interface ModelObserver {
   readonly signal: AbortSignal;
   /** Called synchronously with each piece of text, never with an empty one, never after the promise settled. */
   onText(text: string): void;
+  /**
+   * Called synchronously once for each attempt that was made, when it has ended and before the promise settles. What an
+   * attempt used is in a record because of this call, and of nothing else.
+   */
+  onAttempt(attempt: ModelAttempt): void;
+}
+
+/** One request that was sent to one endpoint, and what came of it. */
+export interface ModelAttempt {
+  /** The model that was asked, as it is priced. */
+  readonly model: string;
+  readonly outcome: "ok" | "failed" | "cancelled";
+  readonly usage: CallUsage;
 }
 
 /** Token counts of one call. */

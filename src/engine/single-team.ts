@@ -2,7 +2,7 @@ import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
 import { cutToWindow } from "./context-window.ts";
-import { type CallUsage, ModelCallFailure, type ModelMessage, type ModelReply } from "./model.ts";
+import type { ModelAttempt, ModelMessage, ModelReply } from "./model.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
 import type { TurnEnd, TurnInput, TurnPorts } from "./turn.ts";
@@ -26,6 +26,13 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
     if (maxOutputTokens < (round === 0 ? 1 : ANSWER_RESERVE_TOKENS)) return { finishReason: FinishReason.TOKEN_BUDGET };
 
     const message = startMessage(agent.name, team.terminationText, ports);
+    // What failed is recorded at once: another attempt may take long. The rest stands behind the message that it paid for.
+    let ended: ModelAttempt | undefined;
+    const onAttempt = (attempt: ModelAttempt): void => {
+      tokensLeft -= attempt.usage.promptTokens + attempt.usage.completionTokens;
+      if (attempt.outcome === "failed") recordUsage(agent.name, attempt, ports);
+      else ended = attempt;
+    };
     let reply: ModelReply;
     try {
       reply = await ports.model.call(
@@ -34,20 +41,20 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
           messages,
           temperature: agent.temperature,
           maxOutputTokens,
+          maxTotalTokens: tokensLeft,
           timeoutMs: team.callTimeoutMs,
         },
-        { signal: ports.signal, onText: message.say },
+        { signal: ports.signal, onText: message.say, onAttempt },
       );
     } catch (error) {
       const stopped = ports.signal.aborted;
       if (stopped) message.complete();
-      if (error instanceof ModelCallFailure) recordUsage(agent.name, error.model, error.usage, ports);
+      if (ended !== undefined) recordUsage(agent.name, ended, ports);
       if (stopped) return { finishReason: FinishReason.CANCELLED };
       throw error;
     }
-    tokensLeft -= reply.usage.promptTokens + reply.usage.completionTokens;
     const { mentioned, content } = message.complete({ evenIfEmpty: reply.toolCalls.length === 0 });
-    recordUsage(agent.name, reply.model, reply.usage, ports);
+    if (ended !== undefined) recordUsage(agent.name, ended, ports);
 
     if (reply.ended === "length") return { finishReason: FinishReason.TOKEN_BUDGET };
     if (reply.ended === "content_filter") return { finishReason: FinishReason.CONTENT_FILTER };
@@ -98,7 +105,7 @@ function startMessage(agent: string, terminationText: string, ports: TurnPorts) 
   };
 }
 
-function recordUsage(agent: string, model: string, usage: CallUsage, ports: TurnPorts): void {
+function recordUsage(agent: string, { model, usage }: ModelAttempt, ports: TurnPorts): void {
   ports.emit({
     case: "usageRecorded",
     value: {

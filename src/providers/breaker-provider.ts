@@ -7,7 +7,7 @@ export interface BreakerOptions {
   readonly windowMs: number;
   /** Outcomes in the window below which the breaker stays closed. */
   readonly minCalls: number;
-  /** The breaker opens when failures are more than this share of the outcomes, in percent. */
+  /** The breaker opens when failures are this share of the outcomes or more, in percent. */
   readonly errorThresholdPercent: number;
   /** An open breaker lets one call try after this many milliseconds. */
   readonly resetMs: number;
@@ -29,7 +29,8 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
   const breaker = new CircuitBreaker((outcome: Promise<void>) => outcome, {
     timeout: false,
     volumeThreshold: minCalls,
-    errorThresholdPercentage: errorThresholdPercent,
+    // opossum opens above its threshold, so that 100 would never open.
+    errorThresholdPercentage: errorThresholdPercent - 0.001,
     resetTimeout: resetMs,
     rollingCountTimeout: windowMs,
     rollingPercentilesEnabled: false,
@@ -56,7 +57,7 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
   };
 
   return {
-    async call(request, { signal, onText }) {
+    async call(request, { signal, onText, onAttempt }) {
       if (breaker.opened || (breaker.halfOpen && probing)) {
         throw new Failure("MODEL_UNAVAILABLE", { retryAfterMs: Math.max(1, openedMs + resetMs - performance.now()) });
       }
@@ -71,6 +72,7 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
       try {
         const reply = await model.call(request, {
           signal,
+          onAttempt,
           onText(text) {
             // One probe that speaks is enough to let the others in; they need not wait for its end.
             if (undecided) decide("success");

@@ -1,46 +1,54 @@
-import { type Model, ModelCallFailure } from "../engine/model.ts";
+import { type Model, ModelCallFailure, type ModelRequest } from "../engine/model.ts";
 import { Failure } from "../failure.ts";
 
 /**
- * Tries models in order: the next one when one is unavailable or limits the rate, and only while nothing was said: a
- * reply that has begun is never begun again by another model. Throws the last model's failure.
+ * Tries models in order: the next one when one is unavailable or limits the rate, only while nothing was said (a reply
+ * that has begun is never begun again by another model), and only while the call's tokens allow another attempt.
+ *
+ * Throws the last failure, except where only an earlier one can pass by itself: then a retry makes sense, and that one
+ * says so.
  */
-export function withFallback(
-  models: readonly [Model, ...Model[]],
-  {
-    onAttemptFailed = () => undefined,
-  }: {
-    /** Called with each call that was made and failed, before the next model is tried: its usage counts too. */
-    onAttemptFailed?(failure: ModelCallFailure): void;
-  } = {},
-): Model {
-  const [first, ...others] = models;
+export function withFallback(models: readonly [Model, ...Model[]]): Model {
   return {
-    async call(request, { signal, onText }) {
+    async call(request, { signal, onText, onAttempt }) {
       let spoken = false;
       const observer = {
         signal,
+        onAttempt,
         onText(text: string): void {
           spoken = true;
           onText(text);
         },
       };
-      let model = first;
-      for (const next of others) {
+      let attempt: ModelRequest | undefined = request;
+      let passing: Failure | undefined;
+      for (const model of models) {
         try {
-          return await model.call(request, observer);
+          return await model.call(attempt, observer);
         } catch (error) {
-          if (spoken || signal.aborted || !mayMend(error)) throw error;
-          if (error instanceof ModelCallFailure) onAttemptFailed(error);
-          model = next;
+          if (spoken || signal.aborted) throw error;
+          if (!passes(error)) throw passing ?? error;
+          passing = error;
+          attempt = lessUsed(attempt, error);
+          if (attempt === undefined) break;
         }
       }
-      return model.call(request, observer);
+      throw passing;
     },
   };
 }
 
-/** Whether another endpoint may do better. */
-function mayMend(error: unknown): boolean {
+/** The request, bounded by the tokens that a failed attempt has left; undefined: none are left for an answer. */
+function lessUsed(request: ModelRequest, error: Failure): ModelRequest | undefined {
+  if (!(error instanceof ModelCallFailure)) return request;
+  const { promptTokens, completionTokens } = error.usage;
+  if (promptTokens + completionTokens === 0) return request;
+  const maxTotalTokens = request.maxTotalTokens - promptTokens - completionTokens;
+  const maxOutputTokens = Math.min(request.maxOutputTokens, maxTotalTokens - promptTokens);
+  return maxOutputTokens < 1 ? undefined : { ...request, maxTotalTokens, maxOutputTokens };
+}
+
+/** Whether a failure passes by itself, so that another endpoint, or the same one later, may do better. */
+function passes(error: unknown): error is Failure {
   return error instanceof Failure && (error.reason === "MODEL_UNAVAILABLE" || error.reason === "MODEL_RATE_LIMITED");
 }

@@ -9,7 +9,7 @@ import { runSingleTeam } from "../engine/single-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
 import { tokenizerFor } from "../engine/tokenizer.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
-import { Failure } from "../failure.ts";
+import { Failure, type FailureReason } from "../failure.ts";
 import type { Lease, TurnCommit, TurnRef, TurnStore } from "./ports.ts";
 import { createTurnLogWriter } from "./turn-log-writer.ts";
 
@@ -18,6 +18,9 @@ const MESSAGE_SCHEMA_VERSION = 1;
 
 /** A store that fails is tried again after this many milliseconds, until the lease has run out. */
 const STORE_RETRY_MS = 100;
+
+/** A lease that is refused for these is no longer ours. */
+const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSION_DELETED"]);
 
 /** A turn that this process has begun and works on. */
 export interface RunningTurn {
@@ -90,15 +93,22 @@ export class TurnRunner {
     const said = createTally(turn);
     const durably = <T>(write: () => Promise<T>): Promise<T> =>
       retryStore(write, { forMs: leaseMs, signal: lost.signal });
+    // Counted when it is in the log, so that metrics and records agree even of a turn that is lost.
+    const recorded = (entries: readonly TurnLogEntry[]): void => {
+      for (const call of entries.flatMap(tokensOf)) observer.tokensRecorded(call);
+    };
     const writer = createTurnLogWriter({
       lastSequence: 1n,
-      append: (entries) => durably(() => store.append(lease, entries)),
+      append: async (entries) => {
+        await durably(() => store.append(lease, entries));
+        recorded(entries);
+      },
       onError: (error) => lost.abort(error),
     });
     const renewal = setInterval(() => {
       store.renewLease(lease).catch((error: unknown) => {
         // A store that does not answer is the appends' business; a lease that is another's ends the work here.
-        if (error instanceof Failure && error.reason === "LEASE_LOST") lost.abort(error);
+        if (error instanceof Failure && LEASE_IS_OVER.has(error.reason)) lost.abort(error);
       });
     }, leaseMs / 3);
     const emit = (event: TurnEvent): void => {
@@ -134,6 +144,7 @@ export class TurnRunner {
         };
       }
       await durably(() => store.commitTurn(lease, said.commit({ entries, end })));
+      recorded(entries);
       observer.turnEnded({
         turn,
         finishReason: end.finishReason,
@@ -179,6 +190,8 @@ export interface TurnRunnerPorts {
 export interface TurnObserver {
   /** Runs a team's work inside what the observer keeps around it, such as a span. */
   around(turn: BegunTurn, work: () => Promise<TurnEnd>): Promise<TurnEnd>;
+  /** A model call's usage stands in a turn's log. */
+  tokensRecorded(call: CallTokens): void;
   turnEnded(end: {
     readonly turn: BegunTurn;
     readonly finishReason: FinishReason;
@@ -198,6 +211,13 @@ export interface CallTokens {
   readonly model: string;
   readonly promptTokens: number;
   readonly completionTokens: number;
+}
+
+/** The model call whose usage an entry records, if it does. */
+function tokensOf({ event }: TurnLogEntry): CallTokens[] {
+  if (event?.event.case !== "usageRecorded") return [];
+  const { model, tokenUsage } = event.event.value;
+  return [{ model, promptTokens: tokenUsage?.promptTokens ?? 0, completionTokens: tokenUsage?.completionTokens ?? 0 }];
 }
 
 /** Reason of a stop signal. */

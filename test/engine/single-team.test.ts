@@ -5,13 +5,14 @@ import { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
-import { ModelCallFailure, type ModelReply, type ModelRequest } from "../../src/engine/model.ts";
+import { type ModelAttempt, ModelCallFailure, type ModelReply, type ModelRequest } from "../../src/engine/model.ts";
 import { ANSWER_RESERVE_TOKENS, runSingleTeam } from "../../src/engine/single-team.ts";
 import type { TeamDefinition } from "../../src/engine/team.ts";
 import { stripTermination } from "../../src/engine/termination-filter.ts";
 import { tokenizerFor } from "../../src/engine/tokenizer.ts";
 import type { TurnEvent, TurnInput } from "../../src/engine/turn.ts";
 import { Failure } from "../../src/failure.ts";
+import { withAttempts } from "../../src/providers/attempt-provider.ts";
 
 const TEAM: TeamDefinition = {
   name: "assistant",
@@ -149,6 +150,50 @@ test("a call that fails is thrown, its usage recorded first", async () => {
   expect(events.map((event) => event.case)).toEqual(["agentStarted", "textDelta", "usageRecorded"]);
 });
 
+test("each attempt of a call is recorded: what failed before the reply's text, what answered after the message", async () => {
+  const failed = (promptTokens: number): ModelAttempt => ({
+    model: "gpt-4-elsewhere",
+    outcome: "failed",
+    usage: { promptTokens, completionTokens: 0, source: UsageSource.TOKENIZER_ESTIMATE },
+  });
+  const turn = await run({ script: [{ ...reply("Hello."), failedBefore: [failed(0), failed(21)] }] });
+  expect(turn.events.map((event) => event.case)).toEqual([
+    "agentStarted",
+    "usageRecorded",
+    "usageRecorded",
+    "textDelta",
+    "messageCompleted",
+    "usageRecorded",
+  ]);
+  expect(turn.events[2]).toEqual({
+    case: "usageRecorded",
+    value: {
+      agent: "assistant",
+      model: "gpt-4-elsewhere",
+      tokenUsage: { promptTokens: 21, completionTokens: 0, totalTokens: 21 },
+      usageSource: UsageSource.TOKENIZER_ESTIMATE,
+    },
+  });
+});
+
+test("tokens of attempts that failed count against the turn's", async () => {
+  const usage = { promptTokens: 700, completionTokens: 0, source: UsageSource.TOKENIZER_ESTIMATE };
+  const asking: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls" };
+  const failedBefore: ModelAttempt[] = [{ model: "gpt-4", outcome: "failed", usage }];
+  const without = await run({ script: [asking, reply("Done.")], maxTokens: 1_200 });
+  expect(without.requests).toHaveLength(2);
+  const turn = await run({ script: [{ ...asking, failedBefore }, reply("never")], maxTokens: 1_200 });
+  expect(turn.requests).toHaveLength(1);
+  expect(turn.end.finishReason).toBe(FinishReason.TOKEN_BUDGET);
+});
+
+test("all attempts of a call together may use what is left of the turn's tokens", async () => {
+  const usage = { ...USAGE, promptTokens: 300, completionTokens: 100 };
+  const asking: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls", usage };
+  const turn = await run({ script: [asking, reply("Done.")], maxTokens: 2_000 });
+  expect(turn.requests.map(({ maxTotalTokens }) => maxTotalTokens)).toEqual([2_000, 1_600]);
+});
+
 test("a call that was never made has no usage", async () => {
   const events: TurnEvent[] = [];
   const failure = new Failure("MODEL_UNAVAILABLE");
@@ -178,6 +223,8 @@ type Scripted = ModelReply & {
   readonly pieces: readonly string[];
   readonly failure?: Failure;
   readonly before?: () => void;
+  /** Attempts at other endpoints that came to nothing first. */
+  readonly failedBefore?: readonly ModelAttempt[];
 };
 
 function reply(...pieces: string[]): Scripted {
@@ -198,16 +245,17 @@ async function run({
       signal: stop.signal,
       emit: (event) => void events.push(event),
       newMessageId: () => `m${++messageIds}`,
-      model: {
+      model: withAttempts({
         async call(request, observer) {
           const scripted = script[requests.length] ?? expect.fail("the script has no such call");
           requests.push(request);
+          for (const attempt of scripted.failedBefore ?? []) observer.onAttempt(attempt);
           for (const piece of scripted.pieces) observer.onText(piece);
           scripted.before?.();
           if (scripted.failure !== undefined) throw scripted.failure;
           return scripted;
         },
-      },
+      }),
     },
   );
   const deltas = events.flatMap((event) => (event.case === "textDelta" ? [event.value.text] : []));

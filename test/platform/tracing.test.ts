@@ -50,7 +50,7 @@ test("a turn's spans arrive as one trace with the conventions' attributes", asyn
   await context.with(trace.setSpan(context.active(), rpc), () =>
     inAgentSpan(WORK, async () => {
       await Promise.resolve();
-      return model.call(REQUEST, { signal: new AbortController().signal, onText: () => {} });
+      return model.call(REQUEST, { signal: new AbortController().signal, onText: () => {}, onAttempt: () => {} });
     }),
   );
   rpc.end();
@@ -107,7 +107,7 @@ test("a turn's spans arrive as one trace with the conventions' attributes", asyn
 test("no content is in any span, failed calls included: neither messages nor an error's text", async () => {
   const collector = await startCollector();
   const tracing = start({ endpoint: collector.url, env: {} });
-  const observer = { signal: new AbortController().signal, onText: () => {} };
+  const observer = { signal: new AbortController().signal, onText: () => {}, onAttempt: () => {} };
   const failing: Model = { call: () => Promise.reject(new TypeError("SECRET in an error")) };
   await withChatSpans(answering(REPLY), { provider: "openai" }).call(REQUEST, observer);
   await inAgentSpan(WORK, () => withChatSpans(failing, { provider: "openai" }).call(REQUEST, observer)).catch(() => {});
@@ -138,7 +138,7 @@ test.each([
   const collector = await startCollector();
   const tracing = start({ endpoint: collector.url, env: {} });
   const model = withChatSpans({ call: () => Promise.reject(error) }, { provider: "openai" });
-  const call = model.call(REQUEST, { signal: new AbortController().signal, onText: () => {} });
+  const call = model.call(REQUEST, { signal: new AbortController().signal, onText: () => {}, onAttempt: () => {} });
   await expect(call).rejects.toBe(error);
   await tracing.shutdown();
   expect(collector.spans).toMatchObject([{ name: "chat gpt-4", statusCode: 2, attributes }]);
@@ -194,6 +194,7 @@ const REQUEST: ModelRequest = {
   messages: [{ role: "user", content: "SECRET question" }],
   temperature: 0.3,
   maxOutputTokens: 100,
+  maxTotalTokens: 1_000,
   timeoutMs: 1_000,
 };
 
