@@ -16,6 +16,8 @@ export interface ModelEndpointDefinition {
   readonly model: string;
   /** The request's field that bounds the output. */
   readonly outputBound: "max_completion_tokens" | "max_tokens";
+  /** A stream that is silent for this many milliseconds has stalled. */
+  readonly idleTimeoutMs: number;
 }
 
 /** When a breaker opens, and for how long. */
@@ -24,7 +26,7 @@ export interface Breaker {
   readonly windowMs: number;
   /** Calls in the window below which a breaker stays closed. */
   readonly minCalls: number;
-  /** It opens at this share of failures, in percent. */
+  /** It opens at this share of failures or more, in percent. */
   readonly errorThresholdPercent: number;
   /** Milliseconds until an open breaker lets one call try. */
   readonly resetMs: number;
@@ -36,6 +38,15 @@ export interface ParleyYaml {
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
 }
+
+/** A call is given up after this many milliseconds (DESIGN §5). */
+const CALL_TIMEOUT_MS = 120_000;
+
+/**
+ * A stream that is silent for this many milliseconds has stalled: models that think before they speak send chunks
+ * meanwhile, and half a minute is what a person waits for.
+ */
+const IDLE_TIMEOUT_MS = 30_000;
 
 const name = z
   .string()
@@ -72,10 +83,17 @@ export const parleyYamlSchema = z.strictObject({
           .regex(/^\S*$/, { error: () => "must have no white space" })
           .default("TERMINATE"),
         history_messages: z.int().min(0).max(1_000).default(100),
+        call_timeout_ms: z.int().min(100).default(CALL_TIMEOUT_MS),
       }),
     )
     .default({
-      assistant: { kind: "single", agent: "assistant", termination_text: "TERMINATE", history_messages: 100 },
+      assistant: {
+        kind: "single",
+        agent: "assistant",
+        termination_text: "TERMINATE",
+        history_messages: 100,
+        call_timeout_ms: CALL_TIMEOUT_MS,
+      },
     }),
   default_team: z.string().optional(),
   models: z
@@ -90,6 +108,7 @@ export const parleyYamlSchema = z.strictObject({
               api_key_env: z.string().optional(),
               model: z.string().optional(),
               output_bound: z.enum(["max_completion_tokens", "max_tokens"]).default("max_completion_tokens"),
+              idle_timeout_ms: z.int().min(100).default(IDLE_TIMEOUT_MS),
             }),
           )
           .min(1),
@@ -118,9 +137,6 @@ const contextWindows: readonly (readonly [RegExp, number])[] = [
   [/^gpt-3\.5/, 16_385],
 ];
 const SMALLEST_CONTEXT_WINDOW = 8_192;
-
-/** A call is given up after this many milliseconds (DESIGN §5). */
-const CALL_TIMEOUT_MS = 120_000;
 
 /** Reads parley.yaml. Problems name file, line and field. */
 export function parseParleyYaml(
@@ -170,6 +186,7 @@ export function parseParleyYaml(
         apiKey: variable === undefined ? defaults.apiKey : env[variable],
         model: endpoint.model ?? modelName,
         outputBound: endpoint.output_bound,
+        idleTimeoutMs: endpoint.idle_timeout_ms,
       };
     });
     models.set(modelName, {
@@ -201,7 +218,7 @@ export function parseParleyYaml(
       agents: [agent],
       maxRounds: team.max_rounds ?? defaults.maxRounds,
       terminationText: team.termination_text,
-      callTimeoutMs: CALL_TIMEOUT_MS,
+      callTimeoutMs: team.call_timeout_ms,
       historyMessages: team.history_messages,
       contextWindowTokens: models.get(agent.model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
     });
@@ -224,7 +241,8 @@ function defaultModel(
   model: string,
   { baseUrl, apiKey }: { baseUrl: string; apiKey: string | undefined },
 ): ModelDefinition {
-  const endpoint = { baseUrl, apiKey, model, outputBound: "max_completion_tokens" } as const;
+  const outputBound = "max_completion_tokens";
+  const endpoint = { baseUrl, apiKey, model, outputBound, idleTimeoutMs: IDLE_TIMEOUT_MS } as const;
   return { name: model, contextWindowTokens: contextWindowOf(model), endpoints: [endpoint] };
 }
 

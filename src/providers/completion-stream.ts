@@ -11,6 +11,8 @@ export interface CompletionStream {
   readonly toolCalls: readonly ModelToolCall[];
   /** Why the model ended its reply; undefined: it has not, so that a body that ends here was cut. */
   readonly ended: ModelReply["ended"] | undefined;
+  /** Whether the provider has said that nothing more will come. */
+  readonly done: boolean;
   /** Counts as the provider reported them, if it did and they make sense. */
   readonly usage: { readonly promptTokens: number; readonly completionTokens: number } | undefined;
 }
@@ -18,8 +20,11 @@ export interface CompletionStream {
 /** The provider's stream is not what it should be. */
 export class MalformedStream extends Error {}
 
-/** Longest event of a stream in characters; a provider that sends more without an end is broken. */
-const MAX_EVENT_CHARACTERS = 1_048_576;
+/** Longest event of a stream in bytes; a provider that sends more without an end is broken. */
+const MAX_EVENT_BYTES = 1_048_576;
+
+/** Tool calls of a reply at most (OpenAI's limit on the tools of a request); an index beyond it is no index. */
+const MAX_TOOL_CALLS = 128;
 
 /** Reads the server-sent events of a chat completion (platform.openai.com/docs/api-reference/chat-streaming). */
 export function createCompletionStream(): CompletionStream {
@@ -28,20 +33,29 @@ export function createCompletionStream(): CompletionStream {
   let text = "";
   let ended: ModelReply["ended"] | undefined;
   let usage: CompletionStream["usage"];
-  let unread = 0;
+  let unreadBytes = 0;
+  let done = false;
 
   const parser = createParser({
     onEvent({ data }) {
-      unread = 0;
-      if (data === "[DONE]") return;
+      unreadBytes = 0;
+      if (data === "[DONE]") {
+        done = true;
+        return;
+      }
       const chunk = parseChunk(data);
       usage = usageOf(chunk) ?? usage;
       const choice = chunk.choices?.[0];
       if (choice === undefined) return;
-      text += choice.delta?.content ?? "";
+      const content: unknown = choice.delta?.content;
+      if (typeof content === "string") text += content;
       for (const part of choice.delta?.tool_calls ?? []) {
-        const call = toolCalls[part.index] ?? { id: "", name: "", argumentsJson: "" };
-        toolCalls[part.index] = call;
+        // Servers that do not number their calls send each one whole.
+        const index = (part.index as number | undefined) ?? toolCalls.length;
+        if (!Number.isInteger(index) || index < 0 || index >= MAX_TOOL_CALLS)
+          throw new MalformedStream("a tool call without a place");
+        const call = toolCalls[index] ?? { id: "", name: "", argumentsJson: "" };
+        toolCalls[index] = call;
         call.id ||= part.id ?? "";
         call.name += part.function?.name ?? "";
         call.argumentsJson += part.function?.arguments ?? "";
@@ -52,9 +66,9 @@ export function createCompletionStream(): CompletionStream {
   return {
     push(chunk) {
       const before = text.length;
-      unread += chunk.byteLength;
-      if (unread > MAX_EVENT_CHARACTERS) throw new MalformedStream("an event without an end");
+      unreadBytes += chunk.byteLength;
       parser.feed(decoder.decode(chunk, { stream: true }));
+      if (unreadBytes > MAX_EVENT_BYTES) throw new MalformedStream("an event without an end");
       return text.slice(before);
     },
     get text() {
@@ -65,6 +79,9 @@ export function createCompletionStream(): CompletionStream {
     },
     get ended() {
       return ended;
+    },
+    get done() {
+      return done;
     },
     get usage() {
       return usage;
@@ -79,8 +96,8 @@ function parseChunk(data: string): Partial<ChatCompletionChunk> {
   } catch (error) {
     throw new MalformedStream("an event that is no JSON", { cause: error });
   }
-  if (typeof chunk !== "object" || chunk === null || "error" in chunk)
-    throw new MalformedStream("an error amid the stream");
+  if (typeof chunk !== "object" || chunk === null) throw new MalformedStream("an event that is no object");
+  if ("error" in chunk && chunk.error !== null) throw new MalformedStream("an error amid the stream");
   return chunk;
 }
 

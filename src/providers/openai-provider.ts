@@ -1,6 +1,13 @@
 import OpenAI from "openai";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
-import { type CallUsage, type Model, ModelCallFailure, type ModelMessage, type ModelRequest } from "../engine/model.ts";
+import {
+  type CallUsage,
+  type Model,
+  ModelCallFailure,
+  type ModelMessage,
+  type ModelReply,
+  type ModelRequest,
+} from "../engine/model.ts";
 import { tokenizerFor } from "../engine/tokenizer.ts";
 import { Failure, type FailureFacts, type FailureReason } from "../failure.ts";
 import { type CompletionStream, createCompletionStream } from "./completion-stream.ts";
@@ -15,6 +22,12 @@ export interface ModelEndpoint extends Model {
 /** How long a provider that says nothing about it is left alone, in milliseconds. */
 const RETRY_AFTER_MS = 1_000;
 
+/** Longest wait that a provider is believed, in milliseconds: nobody's rate window is longer than a day. */
+const RETRY_AFTER_MAX_MS = 86_400_000;
+
+/** A stream that has said it is done gets this long to end, in milliseconds: its connection can then serve again. */
+const DONE_IDLE_MS = 500;
+
 /** Makes calls with the `openai` client. It never retries: each retry is a call of its own for those above (DESIGN §6). */
 export function createOpenAiProvider({
   baseUrl,
@@ -22,7 +35,7 @@ export function createOpenAiProvider({
   model,
   outputBound,
   transport,
-  idleTimeoutMs = 30_000,
+  idleTimeoutMs,
 }: {
   baseUrl: string;
   /** Absent: the server asks for none. */
@@ -32,11 +45,8 @@ export function createOpenAiProvider({
   /** The request's field that bounds the output. */
   outputBound: "max_completion_tokens" | "max_tokens";
   transport: ModelTransport;
-  /**
-   * A stream that is silent for this long has stalled, in milliseconds. Default 30,000: models that think before they
-   * speak send chunks meanwhile, and half a minute is what a person waits for.
-   */
-  idleTimeoutMs?: number;
+  /** A stream that is silent for this long has stalled, in milliseconds. */
+  idleTimeoutMs: number;
 }): ModelEndpoint {
   const client = new OpenAI({
     baseURL: baseUrl,
@@ -65,15 +75,17 @@ export function createOpenAiProvider({
         await transport.readBody(response as TransportResponse, {
           signal: deadline.signal,
           onChunk(chunk) {
-            deadline.idleWithin(idleTimeoutMs);
             const text = stream.push(chunk);
+            deadline.idleWithin(stream.done ? DONE_IDLE_MS : idleTimeoutMs);
             if (text !== "") onText(text);
           },
         });
         if (stream.ended === undefined) throw new Error("the stream ended before the reply did");
-        const { text, toolCalls, ended } = stream;
-        return { model, text, toolCalls, ended, usage: usageOf(stream, { request, model }) };
+        return replyOf(stream, { request, model, ended: stream.ended });
       } catch (error) {
+        // A reply that has ended is whole, whatever becomes of the connection after it.
+        if (stream.ended !== undefined && !signal.aborted)
+          return replyOf(stream, { request, model, ended: stream.ended });
         const { reason, ...facts } = signal.aborted ? { reason: "CALL_CANCELLED" as const } : explain(error);
         const cause = signal.aborted ? signal.reason : error;
         if (neverSent(error)) throw new Failure(reason, facts, { cause });
@@ -88,7 +100,8 @@ export function createOpenAiProvider({
 
     async probe(signal) {
       try {
-        await client.models.list({ signal }).asResponse();
+        // Read to its end, or its connection would be kept for it.
+        await (await client.models.list({ signal }).asResponse()).text();
       } catch (error) {
         if (!(error instanceof OpenAI.APIError) || error.status === undefined) throw error;
       }
@@ -136,6 +149,14 @@ function asOpenAiMessage(message: ModelMessage): OpenAI.ChatCompletionMessagePar
   }
 }
 
+function replyOf(
+  stream: CompletionStream,
+  { request, model, ended }: { request: ModelRequest; model: string; ended: ModelReply["ended"] },
+): ModelReply {
+  const { text, toolCalls } = stream;
+  return { model, text, toolCalls, ended, usage: usageOf(stream, { request, model }) };
+}
+
 /** What the provider counted; where it did not, what a tokenizer makes of what was sent and received. */
 function usageOf(stream: CompletionStream, { request, model }: { request: ModelRequest; model: string }): CallUsage {
   if (stream.usage !== undefined) return { ...stream.usage, source: UsageSource.PROVIDER };
@@ -150,17 +171,17 @@ function usageOf(stream: CompletionStream, { request, model }: { request: ModelR
 
 /** A failed call in the words of the error table. The provider's own words go no further than the log. */
 function explain(error: unknown): { reason: FailureReason } & FailureFacts {
-  const status = error instanceof OpenAI.APIError ? error.status : undefined;
+  const { status, headers } = error instanceof OpenAI.APIError ? error : {};
   switch (status) {
     case 429:
-      return { reason: "MODEL_RATE_LIMITED", retryAfterMs: retryAfterMs((error as { headers?: Headers }).headers) };
+      return { reason: "MODEL_RATE_LIMITED", retryAfterMs: retryAfterMs(headers) };
     case 400:
     case 401:
     case 403:
     case 404:
       return { reason: "MODEL_REFUSED" };
     default:
-      return { reason: "MODEL_UNAVAILABLE", retryAfterMs: RETRY_AFTER_MS };
+      return { reason: "MODEL_UNAVAILABLE", retryAfterMs: retryAfterMs(headers) };
   }
 }
 
@@ -169,14 +190,18 @@ function retryAfterMs(headers: Headers | undefined): number {
   const value = headers?.get("retry-after") ?? "";
   const seconds = value === "" ? Number.NaN : Number(value);
   const ms = Number.isNaN(seconds) ? Date.parse(value) - Date.now() : seconds * 1_000;
-  return ms > 0 ? ms : RETRY_AFTER_MS;
+  return ms > 0 ? Math.min(ms, RETRY_AFTER_MAX_MS) : RETRY_AFTER_MS;
 }
 
-/** Whether no byte of the request can have reached a server: the connection was never accepted. */
+/**
+ * Whether no byte of the request can have reached a server: there was no connection, or none that was trusted. Then
+ * nobody can have counted a token, and the attempt has no record. Where a runtime does not say so (fetch in workerd has
+ * no codes) it counts as sent.
+ */
 function neverSent(error: unknown): boolean {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    if (code !== undefined && NOT_CONNECTED.has(code)) return true;
+    if (code !== undefined && (NOT_CONNECTED.has(code) || NOT_TRUSTED.test(code))) return true;
   }
   return false;
 }
@@ -189,6 +214,9 @@ const NOT_CONNECTED = new Set([
   "ENETUNREACH",
   "UND_ERR_CONNECT_TIMEOUT",
 ]);
+
+/** Codes of TLS handshakes that failed (Node.js, "X509 certificate error codes" and "OpenSSL error codes"). */
+const NOT_TRUSTED = /^(ERR_SSL_|ERR_TLS_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH)/;
 
 /** A signal that follows another and also ends when a call takes, or is silent for, too long. */
 function createDeadline(parent: AbortSignal) {

@@ -51,12 +51,18 @@ export function scriptFor(
   }
   const said = (delayMs = chunkDelayMs) => words(replyTo(messages)).map((text) => ({ delayMs, text }));
   switch (model) {
+    case "sim-400":
+      return refused(400, "invalid_request_error");
+    case "sim-401":
+      return refused(401, "invalid_api_key");
+    case "sim-403":
+      return refused(403, "permission_denied");
+    case "sim-404":
+      return refused(404, "model_not_found");
     case "sim-429":
       return refused(429, "rate_limit_exceeded", { "retry-after": "7" });
     case "sim-500":
       return refused(500, "server_error");
-    case "sim-401":
-      return refused(401, "invalid_api_key");
     case "sim-html":
       return {
         ...refused(200, ""),

@@ -135,7 +135,19 @@ describe("parley.yaml", () => {
     const config = load({ MODEL: "gpt-4o", OPENAI_BASE_URL: "http://127.0.0.1:1/v1", OPENAI_API_KEY: "key" }, "");
     expect(config.teams.get("assistant")?.agents[0].model).toBe("gpt-4o");
     expect(config.models.get("gpt-4o")?.endpoints).toEqual([
-      { baseUrl: "http://127.0.0.1:1/v1", apiKey: "key", model: "gpt-4o", outputBound: "max_completion_tokens" },
+      {
+        baseUrl: "http://127.0.0.1:1/v1",
+        apiKey: "key",
+        model: "gpt-4o",
+        outputBound: "max_completion_tokens",
+        idleTimeoutMs: 30_000,
+      },
     ]);
+  });
+
+  test("a model call has 120 s, unless the team says otherwise", () => {
+    expect(load({}, "").teams.get("assistant")?.callTimeoutMs).toBe(120_000);
+    const yaml = "agents:\n  a: {}\nteams:\n  t:\n    agent: a\n    call_timeout_ms: 5000\n";
+    expect(load({}, yaml).teams.get("t")?.callTimeoutMs).toBe(5_000);
   });
 });
