@@ -21,8 +21,8 @@ export interface SimulatedCall {
   readonly body: Readonly<Record<string, unknown>>;
   promptTokens: number;
   completionTokens: number;
-  /** How the call stands: its client may have closed the socket before the answer's end. */
-  state: "open" | "answered" | "closed_by_client";
+  /** How the call stands: the socket may have been closed before the answer's end, by this side (cut) or the other. */
+  state: "open" | "answered" | "cut" | "closed_by_client";
 }
 
 export interface SimulatedMessage {
@@ -31,6 +31,9 @@ export interface SimulatedMessage {
 }
 
 const MAX_CALLS_KEPT = 10_000;
+
+/** A cut comes this long after the last chunk, in milliseconds: clients drop what they read together with it. */
+const CUT_DELAY_MS = 100;
 
 /** Starts the server on loopback. `chunkDelayMs` is the pause between two chunks of a stream. */
 export async function startSimulatedModel({
@@ -143,6 +146,9 @@ async function stream({ body, call, response, script, tokenizer }: Answering): P
   if (response.destroyed) return;
   switch (script.end) {
     case "cut":
+      await pause(CUT_DELAY_MS, response);
+      if (response.destroyed) return;
+      call.state = "cut";
       response.destroy();
       return;
     case "stall":
