@@ -42,7 +42,6 @@ export function withFallback(models: readonly [Model, ...Model[]]): Model {
 function lessUsed(request: ModelRequest, error: Failure): ModelRequest | undefined {
   if (!(error instanceof ModelCallFailure)) return request;
   const { promptTokens, completionTokens } = error.usage;
-  if (promptTokens + completionTokens === 0) return request;
   const maxTotalTokens = request.maxTotalTokens - promptTokens - completionTokens;
   const maxOutputTokens = Math.min(request.maxOutputTokens, maxTotalTokens - promptTokens);
   return maxOutputTokens < 1 ? undefined : { ...request, maxTotalTokens, maxOutputTokens };

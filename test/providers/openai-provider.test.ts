@@ -173,10 +173,10 @@ describe.each([
         beginStream(response);
         response.write(textEvent("Hi") + STOP + USAGE + DONE);
       });
-      const { reply } = await outcomeOf(providerAt(server.baseUrl));
+      const { reply } = await outcomeOf(providerAt(server.baseUrl, { idleTimeoutMs: 60_000 }), { timeoutMs: 60_000 });
       expect(reply).toMatchObject({ text: "Hi", usage: { source: UsageSource.PROVIDER } });
       await vi.waitFor(() => expect(server.abandoned).toBe(1));
-    });
+    }, 20_000);
 
     test("leaves its connection to the next call, and no listener on the caller's signal", async () => {
       const server = await startModelServer((response) => answer(response, textEvent("Hi"), STOP, USAGE, DONE));
@@ -399,7 +399,9 @@ describe.each([
       "succeeds when the server answers %i, and keeps no connection for it",
       async (status) => {
         const server = await startModelServer((response) => {
-          response.writeHead(status, { "content-type": "application/json" }).end('{"data":[]}');
+          response.writeHead(status, { "content-type": "application/json" });
+          // More than a connection reads ahead.
+          response.end(JSON.stringify({ data: ["x".repeat(1_000_000)] }));
         });
         const provider = providerAt(server.baseUrl);
         for (let probe = 0; probe < 5; probe++) await provider.probe(new AbortController().signal);
