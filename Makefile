@@ -41,10 +41,11 @@ console: web/dist/index.html
 web/dist/index.html: $(CONSOLE_SOURCES) node_modules/.package-lock.json
 	npm run --silent build:console -- --logLevel warn
 
-tools:
+tools: install
 	@$(call need,redis-server,redis-server)
 	@$(call need,chromium,chromium)
 	@$(call need,go,golang-go)
+	@node test/support/grpcurl.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

@@ -1,6 +1,6 @@
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
-import { type Config, loadConfig } from "./config.ts";
+import { type Config, ConfigError, loadConfig } from "./config.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
 import { createConsoleLogger } from "./platform/console-logger.ts";
@@ -8,12 +8,19 @@ import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { createFetchTransport } from "./providers/fetch-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
-import { createFetchRpcHandler } from "./rpc/fetch-routes.ts";
+import { brokenResponse, createFetchRpcHandler } from "./rpc/fetch-routes.ts";
 import { createInterceptors, observeRefused } from "./rpc/interceptors.ts";
+import { REQUEST_ID_HEADER, requestIdOf } from "./rpc/request-gate.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores, type Stores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
 import { TurnRunner } from "./turns/turn-runner.ts";
+
+/** Name in the logs. */
+const SERVICE = "parley-edge";
+
+/** A turn that is given up gets this long to let go, in milliseconds. */
+const TURN_GIVEN_UP_MS = 2_000;
 
 /** What the runtime gives a request to let its work end after its answer. */
 export interface EdgeContext {
@@ -27,16 +34,24 @@ export type EdgeEnvironment = Readonly<Record<string, string | undefined>>;
  * Makes the service for an edge runtime: Connect and gRPC-Web as a `fetch` handler. In workerd a socket belongs to the
  * request that opened it, so each request has its own connection to Redis, and a turn ends with its call.
  *
- * The configuration is read at the first request. ConfigError: it cannot be used.
+ * The configuration is read at the first request. As long as it cannot be used, calls get INTERNAL and the log has what
+ * is to be mended.
  */
 export function createEdge({ packageVersion }: { packageVersion: string }) {
   let isolate: Isolate | undefined;
   return {
     async fetch(request: Request, env: EdgeEnvironment, context: EdgeContext): Promise<Response> {
-      isolate ??= startIsolate(env, packageVersion);
-      const service = startRequest(isolate);
-      const response = await service.handle(request);
-      return afterBody(response, () => context.waitUntil(service.close()));
+      let service: RequestService | undefined;
+      try {
+        isolate ??= startIsolate(env, packageVersion);
+        service = startRequest(isolate);
+        const { close } = service;
+        const response = await service.handle(request);
+        return afterBody(response, () => context.waitUntil(close()));
+      } catch (error) {
+        if (service !== undefined) context.waitUntil(service.close());
+        return refuseBroken(request, { error, logger: isolate?.logger ?? bareLogger(packageVersion) });
+      }
     },
   };
 }
@@ -57,7 +72,7 @@ function startIsolate(env: EdgeEnvironment, packageVersion: string): Isolate {
   const variables = Object.fromEntries(Object.entries(env).filter(([, value]) => typeof value === "string"));
   const config = loadConfig(variables, { readFile, packageVersion });
   const { version, track, logLevel: level } = config;
-  const logger = createConsoleLogger({ level, service: "parley-edge", version, track });
+  const logger = createConsoleLogger({ level, service: SERVICE, version, track });
   return {
     config,
     logger,
@@ -66,20 +81,39 @@ function startIsolate(env: EdgeEnvironment, packageVersion: string): Isolate {
   };
 }
 
+/** Logs where the configuration does not say how. */
+function bareLogger(version: string): Logger {
+  return createConsoleLogger({ level: "info", service: SERVICE, version, track: "stable" });
+}
+
+/** The answer where not even an interceptor could run. What is wrong stands in the log, with the id that the caller gets. */
+function refuseBroken(request: Request, { error, logger }: { error: unknown; logger: Logger }): Response {
+  const requestId = requestIdOf(request.headers);
+  // Problems name variables and rules; they never quote a value (config.ts).
+  const problems = error instanceof ConfigError ? { problems: error.problems } : {};
+  logger.error({ request_id: requestId, ...problems, error }, "request failed");
+  const response = brokenResponse(request);
+  response.headers.set(REQUEST_ID_HEADER, requestId);
+  return response;
+}
+
 /** The service for one request. */
-function startRequest({ config, logger, metrics, embedded }: Isolate): {
+interface RequestService {
   handle(request: Request): Promise<Response>;
+  /** Lets the request's turn end and puts everything away. Never rejects. */
   close(): Promise<void>;
-} {
+}
+
+function startRequest({ config, logger, metrics, embedded }: Isolate): RequestService {
   const lifecycle = createLifecycle();
   const { version, track, leaseMs, maxTokens } = config;
-  const { store, rateLimiter } = embedded ?? connectStores({ config, logger });
+  const { store, rateLimiter } = embedded ?? connectStores({ config, logger, lazy: true });
   if (embedded === undefined) lifecycle.onClose("store", () => store.close());
   const models = createModels({ config, transport: createFetchTransport(), metrics, logger });
   lifecycle.onClose("breakers", () => models.close());
   const observer = createTurnObserver({ logger, metrics });
   const runner = new TurnRunner({ store, model: models.model, leaseMs, observer });
-  lifecycle.onClose("turns", () => runner.drain(leaseMs));
+  lifecycle.onClose("turns", () => runner.drain(leaseMs), { deadlineMs: leaseMs + TURN_GIVEN_UP_MS });
   const chat = createChatHandlers({
     store,
     maxTokens,
@@ -103,7 +137,9 @@ function startRequest({ config, logger, metrics, embedded }: Isolate): {
     routes: (router) =>
       router.service(ChatService, chat).service(SessionService, createSessionHandlers({ store, version })),
   });
-  return { handle, close: () => lifecycle.close() };
+  const close = (): Promise<void> =>
+    lifecycle.close().catch((error: unknown) => logger.error({ error }, "request not put away"));
+  return { handle, close };
 }
 
 /** Calls `done` when the response has been sent, or its reader has gone. */

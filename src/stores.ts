@@ -14,12 +14,22 @@ export interface Stores {
 }
 
 /** The stores that the configuration names: Redis, or else the embedded one. */
-export function connectStores({ config, logger }: { config: Config; logger: Logger }): Stores {
+export function connectStores({
+  config,
+  logger,
+  lazy = false,
+}: {
+  config: Config;
+  logger: Logger;
+  /** Whether Redis is connected to by the first use, and not at once. */
+  lazy?: boolean;
+}): Stores {
   const { redisUrl, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
   if (redisUrl === undefined) {
     return { store: createMemoryStore({ ttlMs, leaseMs }), rateLimiter: createMemoryRateLimiter(rateLimit) };
   }
   const connection = connectRedis(redisUrl, {
+    lazy,
     onError: (problem) => logger.warn({ problem }, "redis connection failed"),
     onWarning: (sentence) => logger.warn({}, sentence),
   });

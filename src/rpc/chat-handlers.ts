@@ -122,7 +122,7 @@ async function* runTurn(
     }
   } catch (error) {
     if (done) throw error;
-    if (turn.lost.aborted) throw withCursor(turn.lost.reason, { turn, lastSequence });
+    if (turn.lost.aborted) throw endOfLost(turn, lastSequence);
     if (!context.signal.aborted) throw error;
     const ended = endOfCall(context.signal);
     // A turn that ends with its call needs no cursor to read on from.
@@ -184,6 +184,13 @@ function cancelsOnDisconnect(request: ChatRequest | StreamChatRequest, ports: Ch
 function endOfCall(signal: AbortSignal): Failure {
   const late = ConnectError.from(signal.reason).code === Code.DeadlineExceeded;
   return new Failure(late ? "DEADLINE_EXCEEDED" : "CALL_CANCELLED", {}, { cause: signal.reason });
+}
+
+/** Why this process does not go on with the turn; with where to read on, unless the turn is gone with its session. */
+function endOfLost(turn: RunningTurn, lastSequence: bigint): unknown {
+  const { reason } = turn.lost;
+  const deleted = reason instanceof Failure && reason.reason === "SESSION_DELETED";
+  return deleted ? reason : withCursor(reason, { turn, lastSequence });
 }
 
 /** The failure, with where to read on. */

@@ -14,7 +14,7 @@ import { DEFAULT_RETRY_MS, errorTable } from "./error-table.ts";
 import { isOurs, reasonOfFrameworkError } from "./framework-errors.ts";
 
 /** `google.rpc.ErrorInfo.domain` of all errors. */
-export const ERROR_DOMAIN = "parley";
+const ERROR_DOMAIN = "parley";
 
 /** The files of all details that an error can have, for clients that look them up by reflection. */
 export const errorDetailFiles: readonly DescFile[] = [file_google_rpc_error_details, file_parley_chat_v1_turn];

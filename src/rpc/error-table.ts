@@ -25,6 +25,10 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
     Code.Unimplemented,
     "The content type or the compression is not known here; send application/json, application/proto, or their gRPC forms, with gzip, br or identity.",
   ),
+  GRPC_NOT_POSSIBLE: entry(
+    Code.Unimplemented,
+    "The edge cannot speak gRPC, which needs HTTP trailers; use gRPC-Web or Connect here, or call a replica of the service.",
+  ),
   UNKNOWN_METHOD: entry(Code.Unimplemented, "There is no such RPC here; server reflection lists those there are."),
   UNKNOWN_SERVICE: entry(Code.NotFound, "There is no such service here; server reflection lists those there are."),
   DEADLINE_TOO_LONG: entry(Code.InvalidArgument, "The deadline is longer than an hour; ask for a shorter one."),

@@ -5,7 +5,7 @@ import {
   universalServerResponseToFetch,
 } from "@connectrpc/connect/protocol";
 import { corsHeaders } from "./cors.ts";
-import { looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
+import { brokenService, grpcNotPossible, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { RefusedCall } from "./request-gate.ts";
 import { routerOptions } from "./router-options.ts";
 
@@ -36,6 +36,7 @@ export function createFetchRpcHandler({
   const serve = async (request: Request): Promise<Response> => {
     const path = new URL(request.url).pathname;
     const contentType = request.headers.get("content-type");
+    if (GRPC_CONTENT_TYPE.test(contentType ?? "")) return toFetch(grpcNotPossible());
     const handler = handlers.get(path);
     if (handler === undefined) {
       const rpc = looksLikeRpc({ method: request.method, path, contentType });
@@ -57,6 +58,14 @@ export function createFetchRpcHandler({
     return response;
   };
 }
+
+/** The answer, in the caller's protocol, of a service that could not even be put together. */
+export function brokenResponse(request: Request): Response {
+  return toFetch(brokenService(request.headers.get("content-type")));
+}
+
+/** `application/grpc` and its codecs, but not gRPC-Web. */
+const GRPC_CONTENT_TYPE = /^application\/grpc(?![\w-])/i;
 
 /** A `Response` has no trailers: where there is no body, gRPC's may stand among the headers (Trailers-Only). */
 function toFetch({ header, trailer, ...answer }: UniversalServerResponse): Response {

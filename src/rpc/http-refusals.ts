@@ -37,6 +37,16 @@ export function badRequest(contentType: string | null): UniversalServerResponse 
   return refuse("MALFORMED_REQUEST", { status: 400, contentType });
 }
 
+/** The answer to a gRPC call where no trailers can be sent. */
+export function grpcNotPossible(): UniversalServerResponse {
+  return refuse("GRPC_NOT_POSSIBLE", { status: 415, contentType: "application/grpc" });
+}
+
+/** The answer of a service that cannot serve, by a fault of its own. */
+export function brokenService(contentType: string | null): UniversalServerResponse {
+  return refuse("INTERNAL", { status: 500, contentType });
+}
+
 /** Whether a request that no handler serves is an RPC for all that, and not meant for the pages. */
 export function looksLikeRpc({
   method,

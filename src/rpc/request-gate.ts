@@ -61,7 +61,7 @@ function correct(error: ConnectError): void {
 }
 
 /** The client's id, if it can stand in a header and a log line; else a new one. */
-function requestIdOf(header: Headers): string {
+export function requestIdOf(header: Headers): string {
   const given = header.get(REQUEST_ID_HEADER);
   return given !== null && /^[\x21-\x7e]{1,128}$/.test(given) ? given : crypto.randomUUID();
 }

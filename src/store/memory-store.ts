@@ -78,7 +78,9 @@ export function createMemoryStore({ ttlMs, leaseMs, now = Date.now }: MemoryStor
     const session = find(lease);
     const turn = session?.turns.get(lease.turnId);
     const held = session?.lease;
-    if (session === undefined || turn === undefined || !isSame(held, lease)) throw new Failure("LEASE_LOST");
+    // A session lives as long as its turns: one without this turn is another session of the same id.
+    if (session === undefined || turn === undefined) throw new Failure("SESSION_DELETED");
+    if (!isSame(held, lease)) throw new Failure("LEASE_LOST");
     return { session, turn };
   };
 

@@ -17,11 +17,13 @@ const RECONNECT_DELAY_MS = { step: 50, most: 1_000 } as const;
 /** What callers of an unreachable store are advised to wait, in milliseconds. */
 const STORE_RETRY_AFTER_MS = 1_000;
 
-export interface RedisConnectionCallbacks {
+export interface RedisConnectionOptions {
   /** The connection was lost or could not be made; it is tried again for ever. `problem` has neither content nor secrets. */
   onError?(problem: string): void;
   /** Something that works but should not be so, as a sentence; each sentence once per connection. */
   onWarning?(sentence: string): void;
+  /** Whether the connection is made by the first command, and not at once. Default: no. */
+  readonly lazy?: boolean;
 }
 
 /** A script's argument; numbers must be integers. */
@@ -45,25 +47,26 @@ export interface RedisConnection {
 }
 
 /**
- * Connects, in the background. `redis://` and `rediss://` (TLS), each with `user:password@` and for a single server
+ * Connects, in the background, or with `lazy` when the first command comes. `redis://` and `rediss://` (TLS), each with `user:password@` and for a single server
  * `/database`. Several addresses with commas between them, or `?cluster=true`, mean a Redis Cluster:
  * `redis://10.0.0.1:6379,10.0.0.2:6379`. Throws an Error that says what is wrong with a URL, without quoting it.
  *
  * Commands wait for the first connection but never for a lost one, and none waits for more than a few seconds.
  */
-export function connectRedis(url: string, callbacks: RedisConnectionCallbacks = {}): RedisConnection {
+export function connectRedis(url: string, options: RedisConnectionOptions = {}): RedisConnection {
   const address = parseRedisUrl(url);
-  const client = address.cluster ? connectCluster(address) : connectSingle(address);
+  const lazyConnect = options.lazy ?? false;
+  const client = address.cluster ? connectCluster(address, lazyConnect) : connectSingle(address, lazyConnect);
   for (const [name, script] of Object.entries(REDIS_SCRIPTS)) {
     client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
   }
-  client.on("error", (error: unknown) => callbacks.onError?.(describeRedisError(error)));
+  client.on("error", (error: unknown) => options.onError?.(describeRedisError(error)));
 
   const warned = new Set<string>();
   const warn = (sentence: string): void => {
     if (warned.has(sentence)) return;
     warned.add(sentence);
-    callbacks.onWarning?.(sentence);
+    options.onWarning?.(sentence);
   };
   const use = async <T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T> => {
     try {
@@ -92,6 +95,8 @@ export function connectRedis(url: string, callbacks: RedisConnectionCallbacks = 
       for (const info of infos) checkRedisInfo(info, warn);
     },
     async close() {
+      // Never used: there is nothing to wait for, and no connection to be made for a farewell.
+      if (client.status === "wait") return client.disconnect();
       await withDeadline(client.quit(), COMMAND_TIMEOUT_MS).catch(() => undefined);
       client.disconnect();
     },
@@ -177,19 +182,21 @@ const COMMON_OPTIONS = {
   disableClientInfo: true,
 } as const satisfies RedisOptions;
 
-function connectSingle({ nodes: [node], options }: RedisAddress): Redis {
+function connectSingle({ nodes: [node], options }: RedisAddress, lazyConnect: boolean): Redis {
   return new Redis({
     ...COMMON_OPTIONS,
     ...options,
     ...node,
+    lazyConnect,
     retryStrategy: reconnectDelayMs,
     // After a failover behind one address: the old master refuses writes, the address leads to the new one.
     reconnectOnError: (error) => error.message.startsWith("READONLY"),
   });
 }
 
-function connectCluster({ nodes, options }: RedisAddress): Cluster {
+function connectCluster({ nodes, options }: RedisAddress, lazyConnect: boolean): Cluster {
   return new Cluster([...nodes], {
+    lazyConnect,
     clusterRetryStrategy: reconnectDelayMs,
     redisOptions: { ...COMMON_OPTIONS, ...options },
     // Certificates are made out to names: with TLS the nodes are addressed as the Cluster announces them.

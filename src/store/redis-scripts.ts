@@ -66,11 +66,12 @@ local function create(keys, turn_prefix, log_prefix, session)
 end
 `;
 
-/** Whether a lease is the session's. */
-const HOLDS = `
-local function holds(session, turn, epoch, nonce)
+/** Why a write under a lease is refused: -1: the lease is another's; -3: the turn is gone, and so its session is; nil: it is not. */
+const REFUSED = `
+local function refused(session, turn_key, turn, epoch, nonce)
   local held = redis.call('HMGET', session, 'turn', 'epoch', 'nonce')
-  return held[1] == turn and held[2] == epoch and held[3] == nonce
+  if held[1] == turn and held[2] == epoch and held[3] == nonce then return nil end
+  return redis.call('EXISTS', session, turn_key) == 2 and -1 or -3
 end
 `;
 
@@ -424,12 +425,13 @@ return 1
    *
    * KEYS: session, turn, log. ARGV: turn, epoch, nonce, lease ms, sequence of the first entry, tokens and cost that the
    * entries record (prompt, completion, micro USD), entries that a log keeps, entries.
-   * Result: the number appended; -1: the lease is lost; -2: the entries don't follow the log.
+   * Result: the number appended; -1: the lease is lost; -2: the entries don't follow the log; -3: the session was deleted.
    */
   parleyAppend: {
     numberOfKeys: 3,
-    lua: `${NOW}${HOLDS}${APPEND}
-if not holds(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return -1 end
+    lua: `${NOW}${REFUSED}${APPEND}
+local refusal = refused(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+if refusal then return refusal end
 local appended = append(KEYS[2], KEYS[3], tonumber(ARGV[5]), ARGV[9], 10, #ARGV)
 if not appended then return -2 end
 if appended > 0 and (ARGV[6] ~= '0' or ARGV[7] ~= '0' or ARGV[8] ~= '0') then
@@ -447,14 +449,15 @@ return appended
    *
    * KEYS: session, messages, turn, log. ARGV: turn, epoch, nonce, sequence of the first entry, finish reason, tokens and cost
    * of the whole turn (prompt, completion, micro USD), entries that a log keeps, number of entries, entries, messages.
-   * Result: 1; 0: it was done before; -1: the lease is lost; -2: the entries don't follow the log.
+   * Result: 1; 0: it was done before; -1: the lease is lost; -2: the entries don't follow the log; -3: the session was deleted.
    */
   parleyCommitTurn: {
     numberOfKeys: 4,
-    lua: `${NOW}${HOLDS}${APPEND}
+    lua: `${NOW}${REFUSED}${APPEND}
 local turn = redis.call('HMGET', KEYS[3], 'epoch', 'nonce', 'finish')
 if turn[1] == ARGV[2] and turn[2] == ARGV[3] and turn[3] ~= '0' and redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-if not holds(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return -1 end
+local refusal = refused(KEYS[1], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+if refusal then return refusal end
 local last_entry = 10 + ARGV[10]
 if not append(KEYS[3], KEYS[4], tonumber(ARGV[4]), ARGV[9], 11, last_entry) then return -2 end
 redis.call('HSET', KEYS[3], 'finish', ARGV[5], 'prompt', ARGV[6], 'completion', ARGV[7], 'cost', ARGV[8])
@@ -469,11 +472,15 @@ return 1
 `,
   },
 
-  /** Prolongs a lease. KEYS: session. ARGV: turn, epoch, nonce, lease ms. Result: [owner, creation time, life that is left (ms)], or nil: the lease is lost. */
+  /**
+   * Prolongs a lease. KEYS: session, turn. ARGV: turn, epoch, nonce, lease ms.
+   * Result: [owner, creation time, life that is left (ms)]; -1: the lease is lost; -3: the session was deleted.
+   */
   parleyRenewLease: {
-    numberOfKeys: 1,
-    lua: `${NOW}${HOLDS}
-if not holds(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) then return false end
+    numberOfKeys: 2,
+    lua: `${NOW}${REFUSED}
+local refusal = refused(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+if refusal then return refusal end
 redis.call('HSET', KEYS[1], 'until', now + ARGV[4])
 local session = redis.call('HMGET', KEYS[1], 'owner', 'created', 'expire')
 return {session[1], session[2], tonumber(session[3]) - now}

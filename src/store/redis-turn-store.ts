@@ -162,13 +162,13 @@ export function createRedisTurnStore({
     },
 
     async renewLease(lease) {
-      const keys = sessionKeys(lease);
+      const keys = turnKeys(lease);
       const reply = await connection.run(
         "parleyRenewLease",
-        [keys.session],
+        [keys.session, keys.turn],
         [lease.turnId, lease.epoch, lease.nonce, leaseMs],
       );
-      if (reply === null) throw new Failure("LEASE_LOST");
+      checkWritten(reply);
       const [owner, created, lifeMs] = reply as [Buffer, Buffer, number];
       if (lifeMs > ttlMs - Math.min(SLIDE_AFTER_MS, ttlMs / 10)) return;
       const touch = await touchStored(index, { ...lease, userId: String(owner) }, Number(String(created)));
@@ -251,6 +251,7 @@ function outcomeOf(turn: NewTurn, { state, values }: { state: string; values: re
 function checkWritten(outcome: unknown): void {
   if (outcome === -1) throw new Failure("LEASE_LOST");
   if (outcome === -2) throw gapFailure();
+  if (outcome === -3) throw new Failure("SESSION_DELETED");
 }
 
 function encodeEntry(entry: TurnLogEntry): Buffer {

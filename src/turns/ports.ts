@@ -20,6 +20,7 @@ export interface TurnRef extends SessionRef {
 /**
  * The right to write to a session: one turn has it at a time. Every write carries it and is refused with LEASE_LOST when
  * a newer one exists: the epoch rises with each lease, and the nonce tells owners apart where a failover forgot an epoch.
+ * SESSION_DELETED takes the place of LEASE_LOST when the turn's session is not there any more.
  */
 export interface Lease extends TurnRef {
   readonly epoch: number;

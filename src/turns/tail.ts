@@ -41,6 +41,7 @@ export async function* tailTurn({
   let buffer: TurnLogEntry[] = head === undefined ? [] : [...head];
   let mayLack = head === undefined;
   let last = afterSequence;
+  let askedForEnd = false;
   let wake: (() => void) | undefined;
   const stirred = (): void => wake?.();
   const unfollow = store.follow(ref, (entries) => {
@@ -77,7 +78,12 @@ export async function* tailTurn({
         }
         continue;
       }
-      lost?.throwIfAborted();
+      if (lost?.aborted) {
+        // Whoever took the lease has written the turn's end, which is this reader's end too.
+        if (askedForEnd || !isLeaseLost(lost.reason)) throw lost.reason;
+        askedForEnd = true;
+        mayLack = true;
+      }
       if (buffer.length > 0 || mayLack || signal.aborted) continue;
       const silent = await new Promise<boolean>((resolve) => {
         const timer = setTimeout(resolve, HEARTBEAT_MS, true);
@@ -94,6 +100,10 @@ export async function* tailTurn({
     signal.removeEventListener("abort", stirred);
     lost?.removeEventListener("abort", stirred);
   }
+}
+
+function isLeaseLost(reason: unknown): boolean {
+  return reason instanceof Failure && reason.reason === "LEASE_LOST";
 }
 
 function sequenceOf(entry: TurnLogEntry): bigint {

@@ -1,13 +1,9 @@
-import { Code } from "@connectrpc/connect";
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
-import { ErrorInfoSchema, QuotaFailureSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { Role } from "../../gen/parley/chat/v1/message_pb.js";
-import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
-import { refusalOf } from "../rpc/refusals.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { type ServiceProcess, startServiceProcess } from "../support/service-process.ts";
-import { callerOf, read, turnIdOf, USER } from "./clients.ts";
+import { callerOf, USER } from "./clients.ts";
 
 // Two service processes on one Redis.
 

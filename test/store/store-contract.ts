@@ -540,12 +540,14 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         await makeSession(store, "s1");
         const { lease } = await begin(store, newTurn("s1"));
         await store.deleteSession(lease);
-        await expectFailure(store.append(lease, entries(2n, 2n)), "LEASE_LOST");
+        await expectFailure(store.append(lease, entries(2n, 2n)), "SESSION_DELETED");
+        await expectFailure(store.commitTurn(lease, commit(2n)), "SESSION_DELETED");
+        await expectFailure(store.renewLease(lease), "SESSION_DELETED");
         await makeSession(store, "s1");
         const next = await begin(store, newTurn("s1"));
-        await expectFailure(store.append(lease, entries(2n, 2n)), "LEASE_LOST");
-        await expectFailure(store.commitTurn(lease, commit(2n)), "LEASE_LOST");
-        await expectFailure(store.renewLease(lease), "LEASE_LOST");
+        await expectFailure(store.append(lease, entries(2n, 2n)), "SESSION_DELETED");
+        await expectFailure(store.commitTurn(lease, commit(2n)), "SESSION_DELETED");
+        await expectFailure(store.renewLease(lease), "SESSION_DELETED");
         await store.append(next.lease, entries(2n, 2n));
       });
 

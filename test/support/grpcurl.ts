@@ -1,13 +1,14 @@
 import { execFile } from "node:child_process";
 import { access, mkdir, rename, rm } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
 /** The newest release when this was written; pinned, so that its output does not change under the tests. */
 const VERSION = "v1.9.4";
 
-/** Where the binary is kept between runs. */
-const CACHE = join(import.meta.dirname, "../../.cache/grpcurl", VERSION);
+/** Where the binary is kept between runs and checkouts: building it takes a minute or more. */
+const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "parley/grpcurl", VERSION);
 
 export interface GrpcurlResult {
   /** 0: the call went well; else 64 and the status code. */
@@ -16,7 +17,10 @@ export interface GrpcurlResult {
   readonly stderr: string;
 }
 
-/** The path of grpcurl's binary, which is built first where it is missing: it is a Go module, not a Debian package. */
+/**
+ * The path of grpcurl's binary, which is built first where it is missing: it is a Go module, not a Debian package.
+ * `make test` runs this file to have it built before a test waits for it.
+ */
 export async function grpcurlPath(): Promise<string> {
   const binary = join(CACHE, "grpcurl");
   if (await exists(binary)) return binary;
@@ -55,3 +59,5 @@ async function exists(path: string): Promise<boolean> {
     () => false,
   );
 }
+
+if (import.meta.main) await grpcurlPath();

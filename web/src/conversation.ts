@@ -134,7 +134,7 @@ export function turnsOf({ history, live }: ConversationState): TurnState[] {
 }
 
 /** The turn ended so that the session's history has nothing of it, and the message should be said again. */
-export function leftNothing(turn: TurnState): boolean {
+function leftNothing(turn: TurnState): boolean {
   if (turn.phase !== "ended") return false;
   return turn.problem !== undefined || turn.finishReason === FinishReason.ROLLED_BACK;
 }

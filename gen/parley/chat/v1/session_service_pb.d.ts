@@ -356,7 +356,8 @@ export declare const SessionService: GenService<{
     output: typeof UpdateSessionResponseSchema;
   },
   /**
-   * DeleteSession removes a session, its history and its turns' logs, at once; a running turn of it ends with CANCELLED.
+   * DeleteSession removes a session, its history and its turns' logs, at once. A running turn of it is stopped, and who
+   * reads it gets ABORTED with reason SESSION_DELETED.
    * NOT_FOUND: there is no such session (any more).
    *
    * @generated from rpc parley.chat.v1.SessionService.DeleteSession
