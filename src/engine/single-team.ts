@@ -1,7 +1,7 @@
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
-import { cutToWindow } from "./context-window.ts";
+import { cutToWindow, type Prompt } from "./context-window.ts";
 import type { ModelAttempt, ModelMessage, ModelReply } from "./model.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
@@ -18,11 +18,12 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
   let tokensLeft = turn.maxTokens;
   ports.emit({ case: "agentStarted", value: { agent: agent.name } });
 
-  let messages = firstPrompt(turn, tokenizer);
-  if (messages === undefined) throw new Failure("TURN_TOKEN_BUDGET");
+  let prompt = firstPrompt(turn, tokenizer);
+  if (prompt === undefined) throw new Failure("TURN_TOKEN_BUDGET");
   for (let round = 0; round < team.maxRounds; round++) {
-    const promptTokens = tokenizer.countPrompt(messages);
-    const maxOutputTokens = Math.min(tokensLeft, team.contextWindowTokens) - promptTokens;
+    const messages: readonly ModelMessage[] = prompt.messages;
+    const tokens: number = prompt.tokens;
+    const maxOutputTokens = Math.min(tokensLeft, team.contextWindowTokens) - tokens;
     if (maxOutputTokens < (round === 0 ? 1 : ANSWER_RESERVE_TOKENS)) return { finishReason: FinishReason.TOKEN_BUDGET };
 
     const message = startMessage(agent.name, team.terminationText, ports);
@@ -60,11 +61,11 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
     if (reply.ended === "content_filter") return { finishReason: FinishReason.CONTENT_FILTER };
     if (mentioned) return { finishReason: FinishReason.TERMINATED, termination: "TextMentionTermination" };
     if (reply.toolCalls.length === 0) return { finishReason: FinishReason.STOP };
-    messages = [
-      ...messages,
+    const added: ModelMessage[] = [
       { role: "assistant", content, toolCalls: reply.toolCalls },
       ...refuseToolCalls(reply, agent.name, ports),
     ];
+    prompt = { messages: [...messages, ...added], tokens: tokens + tokenizer.countMessages(added) };
   }
   return { finishReason: FinishReason.MAX_ROUNDS };
 }
@@ -73,7 +74,7 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
 export const ANSWER_RESERVE_TOKENS = 500;
 
 /** The first prompt of a turn; undefined: system message and user's message alone are more than the turn may use. */
-export function firstPrompt(turn: TurnInput, tokenizer: Tokenizer): ModelMessage[] | undefined {
+export function firstPrompt(turn: TurnInput, tokenizer: Tokenizer): Prompt | undefined {
   return cutToWindow({
     system: turn.team.agents[0].systemMessage,
     history: turn.history,

@@ -47,10 +47,11 @@ export function createTerminationFilter(marker: string): TerminationFilter {
       } else if (mayStart && !atEnd && marker.startsWith(rest)) {
         return shown;
       }
-      // The next character is text: show it with the white space before it.
-      const end = space + 1;
-      shown += held.slice(0, end);
+      // The next character is text, and so is the rest of its word: show them with the white space before.
+      let end = space + 1;
       inWord = isWordCharacter(rest[0] as string);
+      if (inWord) end = endOfWord(held, end);
+      shown += held.slice(0, end);
       justMentioned = false;
       held = held.slice(end);
     }
@@ -77,6 +78,18 @@ function leadingSpace(text: string): number {
   return text.length - text.trimStart().length;
 }
 
+function endOfWord(text: string, start: number): number {
+  let end = start;
+  while (end < text.length && isWordCharacter(text[end] as string)) end++;
+  return end;
+}
+
 function isWordCharacter(character: string): boolean {
-  return /[A-Za-z0-9_]/.test(character);
+  const code = character.charCodeAt(0);
+  return (
+    (code >= 97 && code <= 122) || // a to z
+    (code >= 65 && code <= 90) || // A to Z
+    (code >= 48 && code <= 57) || // 0 to 9
+    character === "_"
+  );
 }

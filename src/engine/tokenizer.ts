@@ -7,7 +7,9 @@ export interface Tokenizer {
   /** Name of the encoding; counts of different names must not be mixed. */
   readonly name: string;
   countText(text: string): number;
-  /** Tokens of a whole prompt, what each message costs beside its text included. */
+  /** Tokens of messages in a prompt, what each costs beside its text included. */
+  countMessages(messages: readonly ModelMessage[]): number;
+  /** Tokens of a whole prompt. */
   countPrompt(messages: readonly ModelMessage[]): number;
 }
 
@@ -41,11 +43,13 @@ function bytePairTokenizer(name: string, count: Count): Tokenizer {
 }
 
 function tokenizer(name: string, countText: (text: string) => number, messageTokens: number): Tokenizer {
+  const countMessages = (messages: readonly ModelMessage[]): number =>
+    messages.reduce((sum, message) => sum + messageTokens + countText(textOf(message)), 0);
   return {
     name,
     countText,
-    countPrompt: (messages) =>
-      messages.reduce((sum, message) => sum + messageTokens + countText(textOf(message)), REPLY_PRIMING_TOKENS),
+    countMessages,
+    countPrompt: (messages) => REPLY_PRIMING_TOKENS + countMessages(messages),
   };
 }
 

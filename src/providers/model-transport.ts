@@ -1,34 +1,30 @@
 /**
- * How model calls travel. The OpenAI client makes requests with `fetch`; the streamed body is read here and not by the
- * client, whose reader costs most of a stream's CPU (DESIGN §8).
+ * How requests to a model server travel. The OpenAI client says what a request is (address, headers, authentication); it
+ * is sent and its answer is read here, since the client's own way costs more than everything else in a turn
+ * (docs/decisions/2026-11-24-model-requests-are-sent-by-us.md).
  */
 export interface ModelTransport {
-  /** As the OpenAI client calls it: a POST or GET with string headers and body. */
-  fetch(url: string, init: TransportRequest): Promise<TransportResponse>;
-  /**
-   * Hands each piece of a response's body to `onChunk`, in order; resolves at the body's end. Rejects when it is cut, with
-   * the signal's reason when that is aborted, and with whatever `onChunk` throws; then the connection is closed.
-   */
-  readBody(
-    response: TransportResponse,
-    reading: { onChunk(chunk: Uint8Array): void; signal: AbortSignal },
-  ): Promise<void>;
+  /** Sends a request; resolves with the answer's head. Rejects as `fetch` does: with the signal's reason when that is aborted. */
+  send(request: TransportRequest): Promise<TransportResponse>;
 }
 
 export interface TransportRequest {
-  readonly method: string;
-  readonly headers: Headers;
+  readonly url: string;
+  readonly method: "GET" | "POST";
+  readonly headers: Readonly<Record<string, string>>;
+  /** JSON; absent with GET. */
   readonly body?: string;
+  /** Ends the request, and the reading of its answer. */
   readonly signal: AbortSignal;
 }
 
-/** The parts of a fetch Response that the OpenAI client uses. */
 export interface TransportResponse {
-  readonly ok: boolean;
   readonly status: number;
-  readonly statusText: string;
-  readonly url: string;
   readonly headers: Headers;
-  text(): Promise<string>;
-  json(): Promise<unknown>;
+  /**
+   * Hands each piece of the body to `onChunk`, in order; resolves at the body's end, or as soon as `onChunk` returns true:
+   * it has all that it wants. Rejects when the body is cut, with the signal's reason when that is aborted, and with whatever
+   * `onChunk` throws; then the connection is closed. To be called once.
+   */
+  read(onChunk: (chunk: Uint8Array) => boolean): Promise<void>;
 }

@@ -11,7 +11,7 @@ import {
 import { tokenizerFor } from "../engine/tokenizer.ts";
 import { Failure, type FailureFacts, type FailureReason } from "../failure.ts";
 import { type CompletionStream, createCompletionStream } from "./completion-stream.ts";
-import type { ModelTransport, TransportRequest, TransportResponse } from "./model-transport.ts";
+import type { ModelTransport } from "./model-transport.ts";
 
 /** One model at one OpenAI-compatible server. */
 export interface ModelEndpoint extends Model {
@@ -25,10 +25,10 @@ const RETRY_AFTER_MS = 1_000;
 /** Longest wait that a provider is believed, in milliseconds: nobody's rate window is longer than a day. */
 const RETRY_AFTER_MAX_MS = 86_400_000;
 
-/** A stream that has said it is done gets this long to end, in milliseconds: its connection can then serve again. */
-const DONE_IDLE_MS = 500;
-
-/** Makes calls with the `openai` client. It never retries: each retry is a call of its own for those above (DESIGN §6). */
+/**
+ * Makes calls as the `openai` client does: its addresses, headers, authentication and errors. It never retries: each retry
+ * is a call of its own for those above (DESIGN §6).
+ */
 export function createOpenAiProvider({
   baseUrl,
   apiKey,
@@ -48,13 +48,9 @@ export function createOpenAiProvider({
   /** A stream that is silent for this long has stalled, in milliseconds. */
   idleTimeoutMs: number;
 }): ModelEndpoint {
-  const client = new OpenAI({
-    baseURL: baseUrl,
-    apiKey: apiKey ?? "none",
-    maxRetries: 0,
-    logLevel: "off",
-    fetch: ((url: string, init: TransportRequest) => transport.fetch(String(url), asTransportRequest(init))) as never,
-  });
+  const client = new OpenAI({ baseURL: baseUrl, apiKey: apiKey ?? "none", logLevel: "off" });
+  const chat = requestHead(client, { method: "post", path: "/chat/completions", body: {} });
+  const list = requestHead(client, { method: "get", path: "/models" });
 
   return {
     async call(request, { signal, onText }) {
@@ -64,21 +60,23 @@ export function createOpenAiProvider({
       deadline.within(request.timeoutMs);
       let answered = false;
       try {
-        const response: unknown = await client.chat.completions
-          .create(asCompletion(request, { model, outputBound }), {
-            signal: deadline.signal,
-            timeout: request.timeoutMs,
-          })
-          .asResponse();
+        const response = await transport.send({
+          ...(await chat()),
+          method: "POST",
+          body: JSON.stringify(asCompletion(request, { model, outputBound })),
+          signal: deadline.signal,
+        });
+        if (isRefusal(response.status)) {
+          await response.read(() => true);
+          throw OpenAI.APIError.generate(response.status, undefined, undefined, response.headers);
+        }
         answered = true;
         deadline.idleWithin(idleTimeoutMs);
-        await transport.readBody(response as TransportResponse, {
-          signal: deadline.signal,
-          onChunk(chunk) {
-            const text = stream.push(chunk);
-            deadline.idleWithin(stream.done ? DONE_IDLE_MS : idleTimeoutMs);
-            if (text !== "") onText(text);
-          },
+        await response.read((chunk) => {
+          const text = stream.push(chunk);
+          deadline.idleWithin(idleTimeoutMs);
+          if (text !== "") onText(text);
+          return stream.done;
         });
         if (stream.ended === undefined) throw new Error("the stream ended before the reply did");
         return replyOf(stream, { request, model, ended: stream.ended });
@@ -99,21 +97,31 @@ export function createOpenAiProvider({
     },
 
     async probe(signal) {
-      try {
-        // Read to its end, or its connection would be kept for it.
-        await (await client.models.list({ signal }).asResponse()).text();
-      } catch (error) {
-        if (!(error instanceof OpenAI.APIError) || error.status === undefined) throw error;
-      }
+      const response = await transport.send({ ...(await list()), method: "GET", signal });
+      // To its end, or its connection would be lost.
+      await response.read(() => false);
     },
   };
 }
 
-const nothingUsed: CallUsage = { promptTokens: 0, completionTokens: 0, source: UsageSource.TOKENIZER_ESTIMATE };
-
-function asTransportRequest({ method, headers, body, signal }: TransportRequest): TransportRequest {
-  return { method, headers: new Headers(headers), signal, ...(body == null ? {} : { body }) };
+/** Address and headers of a request, as the client builds them; they are the same for each. */
+function requestHead(client: OpenAI, options: Parameters<OpenAI["buildRequest"]>[0]) {
+  let head: Promise<{ readonly url: string; readonly headers: Readonly<Record<string, string>> }> | undefined;
+  return () => {
+    head ??= client.buildRequest(options).then(({ req, url }) => {
+      // Its own timeout, which is not that of any call.
+      req.headers.delete("x-stainless-timeout");
+      return { url, headers: Object.fromEntries(req.headers) };
+    });
+    return head;
+  };
 }
+
+function isRefusal(status: number): boolean {
+  return status < 200 || status > 299;
+}
+
+const nothingUsed: CallUsage = { promptTokens: 0, completionTokens: 0, source: UsageSource.TOKENIZER_ESTIMATE };
 
 function asCompletion(request: ModelRequest, { model, outputBound }: { model: string; outputBound: string }) {
   return {

@@ -180,6 +180,8 @@ const COMMON_OPTIONS = {
   maxRetriesPerRequest: 0,
   autoResendUnfulfilledCommands: false,
   disableClientInfo: true,
+  // Commands of one tick go out in one write.
+  enableAutoPipelining: true,
 } as const satisfies RedisOptions;
 
 function connectSingle({ nodes: [node], options }: RedisAddress, lazyConnect: boolean): Redis {

@@ -88,7 +88,8 @@ export class TurnRunner {
   async #run(turn: BegunTurn, stop: AbortController, lost: AbortController): Promise<void> {
     const { store, model, leaseMs, observer } = this.#ports;
     const { lease } = turn;
-    const signal = AbortSignal.any([stop.signal, lost.signal]);
+    const { signal } = stop;
+    lost.signal.addEventListener("abort", () => stop.abort(lost.signal.reason), { once: true });
     const startedMs = performance.now();
     const said = createTally(turn);
     const durably = <T>(write: () => Promise<T>): Promise<T> =>
@@ -118,8 +119,8 @@ export class TurnRunner {
 
     try {
       const end = await this.#work(turn, { emit, signal, model });
-      if (stop.signal.aborted && end.finishReason === FinishReason.CANCELLED) {
-        end.finishReason = (stop.signal.reason as TurnStopped).finishReason;
+      if (end.finishReason === FinishReason.CANCELLED && signal.reason instanceof TurnStopped) {
+        end.finishReason = signal.reason.finishReason;
       }
       emit({
         case: "turnCompleted",

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
 import { cutToWindow } from "../../src/engine/context-window.ts";
+import type { ModelMessage } from "../../src/engine/model.ts";
 import { MESSAGE_OVERHEAD_TOKENS, type Tokenizer, tokenizerFor } from "../../src/engine/tokenizer.ts";
 
 const tokenizer = tokenizerFor("gpt-4");
@@ -101,7 +102,7 @@ test("a window of a long history counts no more messages than it holds and one",
     tokenizer: counting,
     promptLimitTokens: 200,
   });
-  const held = (window?.length ?? 0) - 2;
+  const held = (window?.messages.length ?? 0) - 2;
   expect(held).toBeGreaterThan(5);
   expect(counted.filter((text) => /^[qa]\d/.test(text)).length).toBeLessThanOrEqual(held + 2);
 });
@@ -126,11 +127,14 @@ test("whatever the history and the limit, the window is a suffix that begins wit
   );
 });
 
-function cut(promptLimitTokens: number, history: readonly MessageRecord[]) {
-  return cutToWindow({ system: SYSTEM, history, message: MESSAGE, tokenizer, promptLimitTokens });
+/** The window's messages; what it says that they cost is what they cost. */
+function cut(promptLimitTokens: number, history: readonly MessageRecord[]): readonly ModelMessage[] | undefined {
+  const prompt = cutToWindow({ system: SYSTEM, history, message: MESSAGE, tokenizer, promptLimitTokens });
+  if (prompt !== undefined) expect(prompt.tokens).toBe(tokenizer.countPrompt(prompt.messages));
+  return prompt?.messages;
 }
 
-function contents(messages: ReturnType<typeof cutToWindow>): string[] | undefined {
+function contents(messages: readonly ModelMessage[] | undefined): string[] | undefined {
   return messages?.map(({ content }) => content);
 }
 
@@ -164,6 +168,7 @@ function countingTokenizer(): { counting: Tokenizer; counted: string[] } {
       counted.push(text);
       return tokenizer.countText(text);
     },
+    countMessages: tokenizer.countMessages,
     countPrompt(messages) {
       counted.push(...messages.map(({ content }) => content));
       return tokenizer.countPrompt(messages);
