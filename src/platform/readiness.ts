@@ -116,7 +116,8 @@ export function startReadiness({
   };
 }
 
-const NOT_CHECKED: CheckResult = Object.freeze({ ok: false, reason: "not checked yet" });
+/** A check that has not come to an end yet. */
+export const NOT_CHECKED: CheckResult = Object.freeze({ ok: false, reason: "not checked yet" });
 
 const OK: CheckResult = Object.freeze({ ok: true, reason: "" });
 

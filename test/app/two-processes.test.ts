@@ -33,7 +33,8 @@ async function startTwo(env: Record<string, string> = {}): Promise<[ServiceProce
 
 describe("both on", () => {
   test("a session that was created on one goes on on the other, which knows what was said", async () => {
-    const [a, b] = (await startTwo()).map(callerOf) as [ReturnType<typeof callerOf>, ReturnType<typeof callerOf>];
+    const [first, second] = await startTwo();
+    const [a, b] = [callerOf(first), callerOf(second)];
     const sessionId = await a.createSession();
     await a.say(sessionId, "my name is Ada");
     const reply = await b.say(sessionId, "what is my name?");

@@ -26,6 +26,8 @@ export interface RedisServer {
   restart(): Promise<void>;
   /** Lets it stand still, or go on: its connections stay open. */
   pause(paused: boolean): void;
+  /** Changes a setting while it runs. */
+  configure(name: string, value: string): Promise<void>;
 }
 
 export interface RedisServerOptions {
@@ -131,6 +133,11 @@ async function startOn(port: number, { appendOnly = false, settings = {} }: Redi
     },
     pause(paused) {
       child.kill(paused ? "SIGSTOP" : "SIGCONT");
+    },
+    async configure(name, value) {
+      const redis = new Redis({ port, host: "127.0.0.1" });
+      await redis.config("SET", name, value);
+      redis.disconnect();
     },
     async stop() {
       await end("SIGTERM");
