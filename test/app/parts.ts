@@ -32,6 +32,8 @@ export interface Parts {
     env?: Readonly<Record<string, string>>,
     options?: Omit<ServiceProcessOptions, "env">,
   ): Promise<ServiceProcess>;
+  /** Two of them. */
+  startTwo(env?: Readonly<Record<string, string>>): Promise<[ServiceProcess, ServiceProcess]>;
   /** A turn's log as Redis has it. */
   logOf(turnId: string): Promise<TurnLogEntry[]>;
 }
@@ -49,24 +51,26 @@ export async function startParts(redisOptions: RedisServerOptions = { appendOnly
   const teams = Object.fromEntries(Object.keys(TEAMS).map((agent) => [agent, { agent }]));
   // JSON is YAML.
   await writeFile(file, JSON.stringify({ agents, teams, default_team: "quick" }));
+  const startService: Parts["startService"] = async (env = {}, options = {}) => {
+    const service = await startServiceProcess({
+      ...options,
+      env: {
+        REDIS_URL: redis.url,
+        OPENAI_BASE_URL: model.baseUrl,
+        CONFIG_FILE: file,
+        // What a test leaves running does not hold it up.
+        DRAIN_MS: "200",
+        ...env,
+      },
+    });
+    onTestFinished(() => service.stop());
+    return service;
+  };
   return {
     redis,
     model,
-    async startService(env = {}, options = {}) {
-      const service = await startServiceProcess({
-        ...options,
-        env: {
-          REDIS_URL: redis.url,
-          OPENAI_BASE_URL: model.baseUrl,
-          CONFIG_FILE: file,
-          // What a test leaves running does not hold it up.
-          DRAIN_MS: "200",
-          ...env,
-        },
-      });
-      onTestFinished(() => service.stop());
-      return service;
-    },
+    startService,
+    startTwo: (env) => Promise.all([startService(env), startService(env)]),
     async logOf(turnId) {
       const store = createRedisStore({ connection: connectRedis(redis.url), ttlMs: 3_600_000, leaseMs: 10_000 });
       try {

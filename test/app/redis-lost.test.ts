@@ -32,12 +32,14 @@ test("turns end with UNAVAILABLE and their cursor, and nothing that was stored o
     expect(JSON.stringify([error.rawMessage, ...error.metadata])).not.toMatch(LEAKS);
     // A deadline of the caller's own would end what hangs with another code.
     const soon = { timeoutMs: 10_000 };
-    expectRefusal(
-      await refusalOf(caller.chat.chat({ sessionId, message: "are you there?", userId: USER }, soon)),
-      unavailable,
+    const refusals = await Promise.all(
+      [
+        caller.chat.chat({ sessionId, message: "are you there?", userId: USER }, soon),
+        caller.sessions.getSession({ sessionId }, soon),
+        caller.sessions.createSession({ userId: USER }, soon),
+      ].map(refusalOf),
     );
-    expectRefusal(await refusalOf(caller.sessions.getSession({ sessionId }, soon)), unavailable);
-    expectRefusal(await refusalOf(caller.sessions.createSession({ userId: USER }, soon)), unavailable);
+    for (const refusal of refusals) expectRefusal(refusal, unavailable);
   }
   expect(await service.metric("parley_turns_in_flight")).toBe(0);
 
