@@ -4,7 +4,7 @@ import { callerOf, USER } from "./clients.ts";
 import { startParts } from "./parts.ts";
 
 test("a session that was created on one process goes on on the other, which knows what was said", async () => {
-  const { model, startTwo } = await startParts();
+  const { model, redis, startTwo } = await startParts();
   const [first, second] = await startTwo();
   const [a, b] = [callerOf(first), callerOf(second)];
   const sessionId = await a.createSession();
@@ -21,6 +21,10 @@ test("a session that was created on one process goes on on the other, which know
     Role.USER,
     Role.ASSISTANT,
   ]);
+  // Whatever requests have made goes away by itself.
+  const keys = await redis.keys("*");
+  expect(keys.length).toBeGreaterThan(8);
+  for (const key of keys) expect([key, (await redis.lifeMs(key)) > 0]).toEqual([key, true]);
   const { session } = await b.sessions.getSession({ sessionId });
   expect(session).toMatchObject({ userId: USER, messageCount: 4n });
 });

@@ -33,7 +33,7 @@ export declare type CreateSessionRequest = Message<"parley.chat.v1.CreateSession
   userId: string;
 
   /**
-   * The caller's own data: at most 64 keys and 16 KiB as JSON.
+   * The caller's own data: at most 64 keys, 16 KiB as JSON and 32 levels deep.
    *
    * @generated from field: google.protobuf.Struct metadata = 3;
    */
