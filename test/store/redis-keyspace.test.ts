@@ -145,32 +145,44 @@ describe("stored formats", () => {
   });
 });
 
-describe("the bytes that a turn moves", () => {
-  it("are the same in a session of 50 messages and in one of 5,000", async () => {
+describe("what a turn costs", () => {
+  it("is the same in a session of 50 messages and in one of 5,000: bytes to and fro, commands that Redis runs", async () => {
     const text = "x".repeat(200);
-    const bytesPerTurn = async (sessionId: string, messages: number): Promise<number> => {
+    const costPerTurn = async (sessionId: string, messages: number) => {
       await store.createSession({ tenant, sessionId, userId: "ann", version: "1" });
       for (let made = 0; made < messages; made += 50) await beginAndCommit(store, sessionId, Array(50).fill(text));
       const turns = 20;
-      const before = await netBytes();
+      const before = { bytes: await netBytes(), commands: await commandsRun() };
       for (let index = 0; index < turns; index += 1) {
         const { lease, window } = await begin(store, newTurn(sessionId));
         expect(window).toHaveLength(10);
         for (let first = 2n; first < 12n; first += 2n) await store.append(lease, entries(first, first + 1n));
+        await store.renewLease(lease);
         await store.commitTurn(lease, commit(12n, { texts: [text, text] }));
       }
-      return ((await netBytes()) - before) / turns;
+      return {
+        bytes: ((await netBytes()) - before.bytes) / turns,
+        commands: ((await commandsRun()) - before.commands) / turns,
+      };
     };
     // The first use of a script on a connection sends its text.
-    await bytesPerTurn("first", 50);
-    const young = await bytesPerTurn("young", 50);
-    const old = await bytesPerTurn("older", 5_000);
-    expect(young).toBeGreaterThan(1_000);
+    await costPerTurn("first", 50);
+    const young = await costPerTurn("young", 50);
+    const old = await costPerTurn("older", 5_000);
+    expect(young.bytes).toBeGreaterThan(1_000);
     // Only numbers grow, by a digit or two.
-    expect(Math.abs(old - young)).toBeLessThan(0.01 * young);
-    expect(old).toBeLessThan(12_000);
+    expect(Math.abs(old.bytes - young.bytes)).toBeLessThan(0.01 * young.bytes);
+    expect(old.bytes).toBeLessThan(12_000);
+    expect(young.commands).toBeGreaterThan(20);
+    expect(Math.abs(old.commands - young.commands)).toBeLessThan(2);
   }, 60_000);
 });
+
+/** Commands that Redis has run, those within scripts too. */
+async function commandsRun(): Promise<number> {
+  const calls = (await redis.info("commandstats")).matchAll(/^cmdstat_[^:]+:calls=(\d+)/gm);
+  return [...calls].reduce((sum, [, count]) => sum + Number(count), 0);
+}
 
 async function netBytes(): Promise<number> {
   const info = await redis.info("stats");
