@@ -46,6 +46,7 @@ export interface BegunTurn {
 /** Works on turns, each to its end, whoever reads them. */
 export class TurnRunner {
   readonly #ports: TurnRunnerPorts;
+  #drained = false;
   readonly #running = new Map<string, { stop: AbortController; lost: AbortController; done: Promise<void> }>();
 
   constructor(ports: TurnRunnerPorts) {
@@ -65,6 +66,8 @@ export class TurnRunner {
       .then(() => this.#run(turn, stop, lost))
       .finally(() => this.#running.delete(turn.lease.turnId));
     this.#running.set(turn.lease.turnId, { stop, lost, done });
+    // Its admission was under way when all others were given up.
+    if (this.#drained) lost.abort(goingAway());
     return {
       ref: turn.lease,
       firstEntry: turn.firstEntry,
@@ -73,16 +76,25 @@ export class TurnRunner {
     };
   }
 
-  /** Waits until the running turns have ended; gives up those that have not after `deadlineMs`. */
+  /**
+   * Waits until the running turns have ended, those too that begin meanwhile; gives up those that have not after
+   * `deadlineMs`, and all that begin later.
+   */
   async drain(deadlineMs: number): Promise<void> {
-    const all = Promise.all([...this.#running.values()].map((turn) => turn.done));
-    const late = new AbortController();
-    const timer = setTimeout(() => late.abort(), deadlineMs);
-    const expired = new Promise<void>((resolve) => late.signal.addEventListener("abort", () => resolve()));
-    await Promise.race([all, expired]);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(() => {
+      this.#drained = true;
+      late.resolve();
+    }, deadlineMs);
+    while (this.#running.size > 0 && !this.#drained) await Promise.race([this.#allDone(), late.promise]);
     clearTimeout(timer);
-    for (const turn of this.#running.values()) turn.lost.abort(new Failure("DRAINING", { retryAfterMs: 1_000 }));
-    await all;
+    this.#drained = true;
+    for (const turn of this.#running.values()) turn.lost.abort(goingAway());
+    await this.#allDone();
+  }
+
+  async #allDone(): Promise<void> {
+    await Promise.all([...this.#running.values()].map((turn) => turn.done));
   }
 
   async #run(turn: BegunTurn, stop: AbortController, lost: AbortController): Promise<void> {
@@ -219,6 +231,10 @@ function tokensOf({ event }: TurnLogEntry): CallTokens[] {
   if (event?.event.case !== "usageRecorded") return [];
   const { model, tokenUsage } = event.event.value;
   return [{ model, promptTokens: tokenUsage?.promptTokens ?? 0, completionTokens: tokenUsage?.completionTokens ?? 0 }];
+}
+
+function goingAway(): Failure {
+  return new Failure("DRAINING", { retryAfterMs: 1_000 });
 }
 
 /** Reason of a stop signal. */

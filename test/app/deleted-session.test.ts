@@ -44,6 +44,18 @@ describe.each(["the same process", "the other process"])("by %s", (by) => {
     expect(await first.metric("parley_active_sessions")).toBe(0);
   });
 
+  test("a turn that says nothing learns of it too, by its lease", async () => {
+    const { startTwo, model } = await startParts();
+    const [first, second] = await startTwo({ LEASE_MS: "900" });
+    const sessionId = await callerOf(first).createSession();
+    const running = callerOf(first).stream(sessionId, "hello?", "silent");
+    await vi.waitFor(() => expect(model.callCount).toBe(1));
+    await callerOf(by === "the same process" ? first : second).sessions.deleteSession({ sessionId });
+    const error = await refusalOf(running.end.then((end) => Promise.reject(end)));
+    expectRefusal(error, { code: Code.Aborted, reason: "SESSION_DELETED" });
+    await vi.waitFor(() => expect(model.calls.at(-1)?.state).toBe("closed_by_client"));
+  });
+
   test("a session that gets the id anew is not touched by the turn of the old one", async () => {
     const { startTwo } = await startParts();
     const [first, second] = await startTwo();

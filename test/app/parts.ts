@@ -18,6 +18,8 @@ const TEAMS = {
   slow: "sim-50x30",
   /** Pieces for as long as any test lasts. */
   endless: "sim-5000x30",
+  /** Never says a word. */
+  silent: "sim-stall",
 } as const;
 
 /** All pieces of a reply of the team `slow`, put together. */
@@ -27,7 +29,7 @@ export const SLOW_REPLY = Array.from({ length: 50 }, (_, index) => `piece ${inde
 export interface Parts {
   readonly redis: RedisServer;
   readonly model: SimulatedModel;
-  /** Starts a service of these parts, with the agent teams `quick` (the default), `slow` and `endless`. */
+  /** Starts a service of these parts, with the agent teams above; `quick` is the default. */
   startService(
     env?: Readonly<Record<string, string>>,
     options?: Omit<ServiceProcessOptions, "env">,

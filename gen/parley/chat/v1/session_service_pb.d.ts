@@ -181,7 +181,7 @@ export declare type UpdateSessionRequest = Message<"parley.chat.v1.UpdateSession
   sessionId: string;
 
   /**
-   * Takes the place of all metadata; absent: no metadata. At most 64 keys and 16 KiB as JSON.
+   * Takes the place of all metadata; absent: no metadata. At most 64 keys, 16 KiB as JSON and 32 levels.
    *
    * @generated from field: google.protobuf.Struct metadata = 2;
    */

@@ -1,0 +1,90 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
+import type { Model } from "../../src/engine/model.ts";
+import { parseParleyYaml } from "../../src/parley-yaml.ts";
+import { createMemoryStore } from "../../src/store/memory-store.ts";
+import type { Store } from "../../src/turns/ports.ts";
+import { type RunningTurn, TurnRunner } from "../../src/turns/turn-runner.ts";
+import { begin, newTurn } from "../store/store-contract.ts";
+
+// How a process lets go of its turns.
+
+const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "http://127.0.0.1:1/v1", apiKey: undefined };
+const team = parseParleyYaml("", { fileName: "", defaults, env: {} }).value?.teams.get("assistant");
+
+let store: Store;
+let runner: TurnRunner;
+/** Lets the model answer a session's turn. */
+let answer: (sessionId: string) => void;
+beforeEach(() => {
+  const answers = new Map<string, PromiseWithResolvers<void>>();
+  const answerOf = (sessionId: string) => {
+    const found = answers.get(sessionId) ?? Promise.withResolvers<void>();
+    answers.set(sessionId, found);
+    return found;
+  };
+  answer = (sessionId) => answerOf(sessionId).resolve();
+  const model: Model = {
+    async call({ model: name, messages }, { signal, onText }) {
+      const gone = Promise.withResolvers<never>();
+      signal.addEventListener("abort", () => gone.reject(signal.reason));
+      signal.throwIfAborted();
+      await Promise.race([answerOf(messages.at(-1)?.content ?? "").promise, gone.promise]);
+      onText("done");
+      const usage = { promptTokens: 1, completionTokens: 1, source: UsageSource.PROVIDER };
+      return { model: name, text: "done", toolCalls: [], ended: "stop", usage };
+    },
+  };
+  store = createMemoryStore({ ttlMs: 60_000, leaseMs: 10_000 });
+  runner = new TurnRunner({
+    store,
+    model,
+    leaseMs: 10_000,
+    observer: {
+      around: (_, work) => work(),
+      tokensRecorded: () => undefined,
+      turnEnded: () => undefined,
+      turnLost: () => undefined,
+      unexpected: (_, error) => expect.unreachable(String(error)),
+    },
+  });
+});
+afterEach(() => store.close());
+
+async function start(sessionId: string): Promise<RunningTurn> {
+  const turn = { ...newTurn(sessionId), createSession: true };
+  const { lease, window } = await begin(store, turn);
+  if (team === undefined) return expect.unreachable();
+  return runner.start({ lease, window, firstEntry: turn.firstEntry, team, message: sessionId, maxTokens: 4_000 });
+}
+
+const ended = async ({ ref }: RunningTurn) => (await store.getTurn(ref))?.finishReason !== 0;
+
+describe("a runner that drains", () => {
+  it("waits for its turns, those too that were being admitted when it began", async () => {
+    const first = await start("s1");
+    const drained = vi.fn();
+    const draining = runner.drain(60_000).then(drained);
+    const second = await start("s2");
+    answer("s1");
+    await vi.waitFor(async () => expect(await ended(first)).toBe(true));
+    await vi.waitFor(() => expect(runner.inFlight).toBe(1));
+    expect(drained).not.toHaveBeenCalled();
+    answer("s2");
+    await draining;
+    expect(await ended(second)).toBe(true);
+    for (const { lost } of [first, second]) expect(lost.aborted).toBe(false);
+    expect(runner.inFlight).toBe(0);
+  });
+
+  it("gives up what has not ended by the deadline, and whatever begins after it", async () => {
+    const slow = await start("s1");
+    await runner.drain(10);
+    const late = await start("s2");
+    for (const turn of [slow, late]) {
+      expect(turn.lost.reason).toMatchObject({ reason: "DRAINING" });
+      expect(await ended(turn)).toBe(false);
+    }
+    await vi.waitFor(() => expect(runner.inFlight).toBe(0));
+  });
+});
