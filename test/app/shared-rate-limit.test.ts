@@ -17,8 +17,8 @@ test("a user's turns are counted over both processes; who is beyond the limit is
     for (const wire of threeWires) {
       const { chat } = callerOf(service, wire);
       const request = { sessionId, message: "once more", userId: USER };
-      for (const call of [chat.chat(request), drained(chat.streamChat(request))]) {
-        const refusal = await refusalOf(call);
+      for (const call of [() => chat.chat(request), () => drained(chat.streamChat(request))]) {
+        const refusal = await refusalOf(call());
         expectRefusal(refusal, { code: Code.ResourceExhausted, reason: "RATE_LIMITED" });
         const [quota] = refusal.findDetails(QuotaFailureSchema);
         expect(quota?.violations).toMatchObject([{ subject: `user:${USER}`, description: "4 turns per 600 seconds" }]);
