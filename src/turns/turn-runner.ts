@@ -256,10 +256,12 @@ async function retryStore<T>(
 ): Promise<T> {
   const untilMs = performance.now() + forMs;
   for (;;) {
+    const startedMs = performance.now();
     try {
       return await write();
     } catch (error) {
-      const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && performance.now() < untilMs;
+      // By its begin: a try that this process slept through says nothing of the store now.
+      const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && startedMs < untilMs;
       if (!worthIt || signal.aborted) throw error;
       await new Promise((resolve) => setTimeout(resolve, STORE_RETRY_MS));
     }

@@ -1,16 +1,19 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import type { Model } from "../../src/engine/model.ts";
+import { Failure } from "../../src/failure.ts";
 import { parseParleyYaml } from "../../src/parley-yaml.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
 import type { Store } from "../../src/turns/ports.ts";
 import { type RunningTurn, TurnRunner } from "../../src/turns/turn-runner.ts";
 import { begin, newTurn } from "../store/store-contract.ts";
 
-// How a process lets go of its turns.
+// How a process holds on to its turns, and lets go of them.
 
 const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "http://127.0.0.1:1/v1", apiKey: undefined };
 const team = parseParleyYaml("", { fileName: "", defaults, env: {} }).value?.teams.get("assistant");
+
+const LEASE_MS = 300;
 
 let store: Store;
 let runner: TurnRunner;
@@ -35,11 +38,11 @@ beforeEach(() => {
       return { model: name, text: "done", toolCalls: [], ended: "stop", usage };
     },
   };
-  store = createMemoryStore({ ttlMs: 60_000, leaseMs: 10_000 });
+  store = createMemoryStore({ ttlMs: 60_000, leaseMs: LEASE_MS });
   runner = new TurnRunner({
     store,
     model,
-    leaseMs: 10_000,
+    leaseMs: LEASE_MS,
     observer: {
       around: (_, work) => work(),
       tokensRecorded: () => undefined,
@@ -59,6 +62,31 @@ async function start(sessionId: string): Promise<RunningTurn> {
 }
 
 const ended = async ({ ref }: RunningTurn) => (await store.getTurn(ref))?.finishReason !== 0;
+
+describe("a write that a process slept through", () => {
+  it("is tried once more, so that readers hear what the store says now", async () => {
+    const wokenMs = performance.now() + 3 * LEASE_MS;
+    const answers = [
+      async () => {
+        await vi.waitFor(() => expect(performance.now()).toBeGreaterThan(wokenMs), { timeout: 5_000 });
+        throw new Failure("STORE_UNAVAILABLE");
+      },
+      async () => {
+        throw new Failure("LEASE_LOST");
+      },
+    ];
+    vi.spyOn(store, "append").mockImplementation(() => (answers.shift() ?? expect.unreachable)());
+    const turn = await start("s1");
+    await vi.waitFor(() => expect(turn.lost.reason).toMatchObject({ reason: "LEASE_LOST" }), { timeout: 5_000 });
+    expect(answers).toEqual([]);
+  });
+
+  it("is given up when the store has not answered for as long as the lease", async () => {
+    vi.spyOn(store, "append").mockRejectedValue(new Failure("STORE_UNAVAILABLE"));
+    const turn = await start("s1");
+    await vi.waitFor(() => expect(turn.lost.reason).toMatchObject({ reason: "STORE_UNAVAILABLE" }), { timeout: 5_000 });
+  });
+});
 
 describe("a runner that drains", () => {
   it("waits for its turns, those too that were being admitted when it began", async () => {
