@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
+import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { useCell } from "./cell.ts";
 import { type ConsoleConfig, fetchConsoleConfig } from "./console-config.ts";
 import type { ConsoleModel } from "./console-model.ts";
@@ -13,19 +14,19 @@ const NARROW = "(max-width: 639.98px)";
 export function ConsolePage({ model }: { model: ConsoleModel }) {
   const { userId, list, conversation } = useCell(model.state);
   const { sessionId } = useCell(conversation.state);
-  const { sessions } = useCell(list.state);
+  const { sessions, loading } = useCell(list.state);
   const [config, setConfig] = useState<ConsoleConfig>();
   const [drawerOpen, setDrawerOpen] = useState(false);
   const narrow = useMedia(NARROW);
   const menuButton = useRef<HTMLButtonElement>(null);
   const session = sessions.find((each) => each.sessionId === sessionId);
-  const title = session === undefined ? "New session" : nameOf(session);
+  const title = titleOf({ session, sessionId, loading });
 
   useEffect(() => {
     void fetchConsoleConfig().then(setConfig);
   }, []);
   useEffect(() => {
-    document.title = `${title} · Parley`;
+    document.title = title === "" ? "Parley" : `${title} · Parley`;
   }, [title]);
 
   const closeDrawer = (): void => {
@@ -35,7 +36,9 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
   };
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
-      if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]") !== null) return;
+      // Escape belongs to an input method first, then to a dialog.
+      if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
+      if (document.querySelector("dialog[open]") !== null) return;
       if (drawerOpen && narrow) closeDrawer();
       else conversation.stop();
     };
@@ -80,10 +83,31 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
             </span>
           )}
         </header>
-        <ConversationPane key={conversation} conversation={conversation} session={session} config={config} />
+        <ConversationPane
+          key={conversation}
+          conversation={conversation}
+          session={session}
+          config={config}
+          onNewSession={(draft) => model.newSession(draft)}
+        />
       </main>
     </div>
   );
+}
+
+/** The list may not have the session: it is still being read, or the session is further down, or gone. */
+function titleOf({
+  session,
+  sessionId,
+  loading,
+}: {
+  session: Session | undefined;
+  sessionId: string;
+  loading: boolean;
+}): string {
+  if (session !== undefined) return nameOf(session);
+  if (sessionId === "") return "New session";
+  return loading ? "" : `Session ${sessionId}`;
 }
 
 function focusMessage(): void {

@@ -37,7 +37,7 @@ export interface ConversationState {
 export interface ConversationPorts {
   readonly clients: ParleyClients;
   readonly userId: string;
-  /** Called when a turn begins, with its session, and when it has ended. */
+  /** Called when a turn begins, with its session, and when it has ended; empty: its session was not named. */
   changed(sessionId: string): void;
 }
 
@@ -71,7 +71,7 @@ export function createConversation(sessionId: string, { clients, userId, changed
   return {
     state,
     draft,
-    open: () => read(() => readLatest(clients, state.get().sessionId, new AbortController().signal)),
+    open: () => read(() => readLatest(clients, state.get().sessionId)),
     loadOlder: () => read(() => readOlder(clients, state.get().sessionId, state.get().history)),
     stop: () => stopping.abort(),
 

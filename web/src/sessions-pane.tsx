@@ -61,7 +61,14 @@ export function SessionsPane({
         </button>
       </div>
       <nav class="sessions-list" aria-label="Your sessions">
-        {problem !== undefined && <ProblemNote problem={problem} />}
+        {problem !== undefined && (
+          <>
+            <ProblemNote problem={problem} />
+            <button type="button" class="quiet-button more-button" onClick={() => void list.refresh()}>
+              Try again
+            </button>
+          </>
+        )}
         {sessions.length === 0 && !loading && problem === undefined && <p class="hint">No sessions yet.</p>}
         <ul>
           {sessions.map((session) => (
@@ -99,7 +106,8 @@ export function SessionsPane({
           onConfirm={() => model.deleteSession(doomed.sessionId)}
           onClose={() => {
             setDoomed(undefined);
-            newButton.current?.focus();
+            // The browser gives the focus back to the button that asked, unless that went with its session.
+            if (document.activeElement === document.body) newButton.current?.focus();
           }}
         />
       )}

@@ -1,0 +1,163 @@
+import { createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { eventually, useBrowser } from "../support/browser.ts";
+import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
+
+const browser = useBrowser();
+let app: TestApp;
+beforeAll(async () => {
+  app = await startTestApp({ yaml: YAML });
+});
+afterAll(() => app.close());
+
+const YAML = `
+agents:
+  assistant: {}
+  narrator: { model: sim-9999x5 }
+teams:
+  assistant: { kind: single, agent: assistant }
+  narrator: { kind: single, agent: narrator }
+`;
+
+/** Sessions belong to a user: each test has its own. */
+let users = 0;
+async function visitAsNewUser() {
+  const page = await browser.visit(app.url);
+  const user = `user-${++users}`;
+  await page.getByRole("textbox", { name: "You are" }).fill(user);
+  await page.getByRole("textbox", { name: "You are" }).press("Enter");
+  await page.getByText("No sessions yet.").waitFor();
+  return { page, user };
+}
+
+test("a second session is begun, and each keeps its own messages", async () => {
+  const { page } = await visitAsNewUser();
+  await say(page, "in the first");
+  await page.getByRole("button", { name: "New session" }).click();
+  await page.getByText("Say something.").waitFor();
+  const turn = await say(page, "in the second");
+  expect(await turn.locator(".reply").textContent()).not.toContain("in the first");
+
+  await eventually(() => sessionButtons(page).locator(".session-name").allInnerTexts()).toEqual([
+    "in the second",
+    "in the first",
+  ]);
+  await sessionButtons(page).getByText("in the first").click();
+  await eventually(() => turns(page).locator(".question").allInnerTexts()).toEqual([
+    expect.stringContaining("in the first"),
+  ]);
+  expect(await page.locator("[aria-current=page]").textContent()).toContain("in the first");
+  expect(await page.getByRole("heading", { level: 1 }).textContent()).toBe("in the first");
+});
+
+test("back and forward of the browser go through the sessions", async () => {
+  const { page } = await visitAsNewUser();
+  await say(page, "one");
+  const one = sessionIdOf(page);
+  await page.getByRole("button", { name: "New session" }).click();
+  await say(page, "two");
+  const two = sessionIdOf(page);
+  await sessionButtons(page).getByText("one", { exact: true }).click();
+  await eventually(() => sessionIdOf(page)).toBe(one);
+
+  await page.goBack();
+  await turns(page).locator(".question").getByText("two").waitFor();
+  expect(sessionIdOf(page)).toBe(two);
+  await page.goForward();
+  await turns(page).locator(".question").getByText("one").waitFor();
+});
+
+test("a session is deleted when that is confirmed, and only then", async () => {
+  const { page, user } = await visitAsNewUser();
+  await say(page, "keep me");
+  const remove = page.getByRole("button", { name: "Delete keep me" });
+  const dialog = page.getByRole("dialog", { name: "Delete this session?" });
+
+  await remove.click();
+  await dialog.getByText("“keep me” and its messages will be gone for good.").waitFor();
+  await dialog.getByRole("button", { name: "Keep it" }).click();
+  await dialog.waitFor({ state: "detached" });
+  const sessions = createClient(SessionService, createConnectTransport({ baseUrl: app.url, httpVersion: "1.1" }));
+  expect((await sessions.listSessions({ userId: user })).sessions).toHaveLength(1);
+
+  await remove.click();
+  await dialog.getByRole("button", { name: "Delete" }).click();
+  await page.getByText("No sessions yet.").waitFor();
+  await dialog.waitFor({ state: "detached" });
+  await page.getByText("Say something.").waitFor();
+  expect(sessionIdOf(page)).toBe("");
+  expect((await sessions.listSessions({ userId: user })).sessions).toEqual([]);
+});
+
+test("a session that is deleted while it answers ends its turn and does not come back", async () => {
+  const { page } = await visitAsNewUser();
+  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await send(page, "a long story");
+  await turns(page)
+    .getByText(/piece 3\b/)
+    .waitFor();
+  const call = app.simulated.calls.at(-1);
+  const sessionId = sessionIdOf(page);
+  await page.getByRole("button", { name: "Delete a long story" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await page.getByText("No sessions yet.").waitFor();
+  await eventually(() => call?.state).toBe("closed_by_client");
+
+  await page.goto(`${app.url}/#/sessions/${sessionId}`);
+  await page.getByRole("alert").getByText("This session is gone").waitFor();
+});
+
+test("a turn goes on while another session is looked at", async () => {
+  const { page } = await visitAsNewUser();
+  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await send(page, "a long story");
+  await turns(page)
+    .getByText(/piece 3\b/)
+    .waitFor();
+  await page.getByRole("button", { name: "New session" }).click();
+  await say(page, "meanwhile");
+  await sessionButtons(page).getByText("a long story").click();
+  await turns(page)
+    .getByText(/piece 60\b/)
+    .waitFor();
+  expect(await stopButton(page).isVisible()).toBe(true);
+  await stopButton(page).click();
+  await turns(page).locator(".end").waitFor();
+});
+
+test("what is written and not sent stays with its session", async () => {
+  const { page } = await visitAsNewUser();
+  await say(page, "first");
+  await messageField(page).fill("half a thought");
+  await page.getByRole("button", { name: "New session" }).click();
+  await page.getByText("Say something.").waitFor();
+  expect(await messageField(page).inputValue()).toBe("");
+  await messageField(page).fill("another");
+  // One that is empty already is not thrown away.
+  await page.getByRole("button", { name: "New session" }).click();
+  expect(await messageField(page).inputValue()).toBe("another");
+  await sessionButtons(page).getByText("first").click();
+  await eventually(() => messageField(page).inputValue()).toBe("half a thought");
+});
+
+test("another user has other sessions, and is remembered", async () => {
+  const { page, user } = await visitAsNewUser();
+  await say(page, "mine");
+  const field = page.getByRole("textbox", { name: "You are" });
+  await field.fill("somebody-else");
+  await field.press("Enter");
+  await page.getByText("No sessions yet.").waitFor();
+  expect(sessionIdOf(page)).toBe("");
+  await page.reload();
+  expect(await field.inputValue()).toBe("somebody-else");
+  // An empty name is none.
+  await field.fill("  ");
+  await field.press("Enter");
+  expect(await field.inputValue()).toBe("somebody-else");
+  await field.fill(user);
+  await field.press("Enter");
+  await eventually(() => sessionButtons(page).count()).toBe(1);
+});

@@ -1,0 +1,95 @@
+import { accessSync, constants } from "node:fs";
+import { delimiter, join } from "node:path";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, expect } from "vitest";
+
+/** Longest wait for something that a page should come to show, in milliseconds. */
+export const WAIT_MS = 30_000;
+
+/** Nothing but what a test asks for: no updates, no first-run pages, no sandbox (CI runs as root). */
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** The browser's own line about an answer that is an error: not the page's fault. */
+const FAILED_LOAD = "Failed to load resource";
+
+/** How a test visits the console. */
+export interface Visitor {
+  /** Opens a page in a profile of its own: nothing is remembered, nothing is shared. */
+  visit(url: string, options?: BrowserContextOptions): Promise<Page>;
+  /** Opens another page in the profile of this one. */
+  visitAgain(page: Page, url: string): Promise<Page>;
+}
+
+/**
+ * The system's Chromium for the tests of a file. Each test's pages are closed after it; a test fails when a page of it
+ * threw, wrote to the browser's console, or asked another origin for anything.
+ */
+export function useBrowser(): Visitor {
+  let browser: Browser;
+  let pages: Page[] = [];
+  let troubles: string[] = [];
+
+  beforeAll(async () => {
+    // Without a userDataDir Playwright makes an empty one, and removes it in the end.
+    browser = await chromium.launch({ executablePath: onPath("chromium"), args: FLAGS });
+  });
+  afterAll(() => browser?.close());
+  afterEach(async () => {
+    const [opened, seen] = [pages, troubles];
+    [pages, troubles] = [[], []];
+    await Promise.all(opened.map((page) => page.context().close()));
+    expect(seen).toEqual([]);
+  });
+
+  const watch = async (page: Page, url: string): Promise<Page> => {
+    const { origin } = new URL(url);
+    pages.push(page);
+    page.setDefaultTimeout(WAIT_MS);
+    page.on("pageerror", (error) => troubles.push(`thrown: ${error.message}`));
+    page.on("crash", () => troubles.push("the page crashed"));
+    page.on("console", (message) => {
+      const told = message.type() === "error" || message.type() === "warning";
+      if (told && !message.text().startsWith(FAILED_LOAD)) troubles.push(`${message.type()}: ${message.text()}`);
+    });
+    page.on("request", (request) => {
+      if (new URL(request.url()).origin !== origin) troubles.push(`asked elsewhere: ${request.url()}`);
+    });
+    await page.goto(url);
+    return page;
+  };
+
+  return {
+    visit: async (url, options = {}) => watch(await (await browser.newContext(options)).newPage(), url),
+    visitAgain: async (page, url) => watch(await page.context().newPage(), url),
+  };
+}
+
+/** Waits until what is read is as the matcher says, as `expect.poll` does; fails with the last value that was read. */
+export function eventually<T>(read: () => T | Promise<T>) {
+  return expect.poll(read, { timeout: WAIT_MS, interval: 20 });
+}
+
+/** The whole path of a program. */
+function onPath(name: string): string {
+  const found = (process.env.PATH ?? "")
+    .split(delimiter)
+    .map((folder) => join(folder, name))
+    .find((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+  if (found === undefined) throw new Error(`There is no ${name} on the PATH; make tools installs it.`);
+  return found;
+}
