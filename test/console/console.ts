@@ -10,6 +10,19 @@ export const turns = (page: Page): Locator => conversation(page).getByRole("arti
 export const sessionButtons = (page: Page): Locator =>
   page.getByRole("navigation", { name: "Your sessions" }).locator(".session-open");
 
+/** Makes the page that of a user who has no sessions yet. */
+export async function actAs(page: Page, user: string): Promise<void> {
+  const field = page.getByRole("textbox", { name: "You are" });
+  await field.fill(user);
+  await field.press("Enter");
+  await page.getByText("No sessions yet.").waitFor();
+}
+
+/** Chooses the team that answers. */
+export async function choose(page: Page, team: string): Promise<void> {
+  await page.getByRole("combobox", { name: "Team that answers" }).selectOption(team);
+}
+
 /** Types a message and sends it with Enter. */
 export async function send(page: Page, message: string): Promise<void> {
   await messageField(page).fill(message);
@@ -28,4 +41,17 @@ export async function say(page: Page, message: string): Promise<Locator> {
 /** The id of the session that the address names; empty: none. */
 export function sessionIdOf(page: Page): string {
   return /^#\/sessions\/(.+)$/.exec(new URL(page.url()).hash)?.[1] ?? "";
+}
+
+/** Whether what is typed goes there. */
+export async function hasFocus(element: Locator): Promise<boolean> {
+  return (await element.and(element.page().locator(":focus")).count()) === 1;
+}
+
+/** The value of a CSS property as it is applied. */
+export function styleOf(element: Locator, property: string): Promise<string> {
+  return element.evaluate(
+    (node, name) => node.ownerDocument.defaultView.getComputedStyle(node).getPropertyValue(name) as string,
+    property,
+  );
 }

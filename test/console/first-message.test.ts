@@ -2,7 +2,9 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import {
+  choose,
   conversation,
+  hasFocus,
   messageField,
   say,
   send,
@@ -34,7 +36,7 @@ test("the first visit says what to do, and the message field has the focus", asy
   const page = await browser.visit(app.url);
   await page.getByText("Say something.").waitFor();
   await page.getByText("No sessions yet.").waitFor();
-  await eventually(() => messageField(page).evaluate((field) => field === document.activeElement)).toBe(true);
+  await eventually(() => hasFocus(messageField(page))).toBe(true);
   expect(await sendButton(page).isDisabled()).toBe(true);
   expect(await page.title()).toBe("New session · Parley");
 });
@@ -67,7 +69,7 @@ test("the tokens of a turn and of its session are the model's own count", async 
 
 test("an answer is shown while it is being written, and the page follows it", async () => {
   const page = await browser.visit(app.url);
-  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await choose(page, "narrator");
   await send(page, "a long story");
   const reply = turns(page).locator(".reply");
   await reply.getByText(/piece 3\b/).waitFor();
@@ -87,7 +89,7 @@ test("an answer is shown while it is being written, and the page follows it", as
 
 test("who reads further up is left there while the answer goes on", async () => {
   const page = await browser.visit(app.url);
-  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await choose(page, "narrator");
   await send(page, "a long story");
   const reply = turns(page).locator(".reply");
   await reply.getByText(/piece 300\b/).waitFor();
@@ -98,7 +100,7 @@ test("who reads further up is left there while the answer goes on", async () => 
 
 test("the caret is there while text comes, and gone with the answer's end", async () => {
   const page = await browser.visit(app.url);
-  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await choose(page, "narrator");
   await send(page, "a long story");
   await turns(page)
     .locator(".reply-open")

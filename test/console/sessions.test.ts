@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { eventually, useBrowser } from "../support/browser.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
+import { actAs, choose, messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
 
 const browser = useBrowser();
 let app: TestApp;
@@ -27,9 +27,7 @@ let users = 0;
 async function visitAsNewUser() {
   const page = await browser.visit(app.url);
   const user = `user-${++users}`;
-  await page.getByRole("textbox", { name: "You are" }).fill(user);
-  await page.getByRole("textbox", { name: "You are" }).press("Enter");
-  await page.getByText("No sessions yet.").waitFor();
+  await actAs(page, user);
   return { page, user };
 }
 
@@ -94,7 +92,7 @@ test("a session is deleted when that is confirmed, and only then", async () => {
 
 test("a session that is deleted while it answers ends its turn and does not come back", async () => {
   const { page } = await visitAsNewUser();
-  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await choose(page, "narrator");
   await send(page, "a long story");
   await turns(page)
     .getByText(/piece 3\b/)
@@ -112,7 +110,7 @@ test("a session that is deleted while it answers ends its turn and does not come
 
 test("a turn goes on while another session is looked at", async () => {
   const { page } = await visitAsNewUser();
-  await page.getByRole("combobox", { name: "Team that answers" }).selectOption("narrator");
+  await choose(page, "narrator");
   await send(page, "a long story");
   await turns(page)
     .getByText(/piece 3\b/)

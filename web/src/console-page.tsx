@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { useCell } from "./cell.ts";
 import { type ConsoleConfig, fetchConsoleConfig } from "./console-config.ts";
@@ -29,11 +29,13 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
     document.title = title === "" ? "Parley" : `${title} · Parley`;
   }, [title]);
 
-  const closeDrawer = (): void => {
-    if (!drawerOpen) return;
-    setDrawerOpen(false);
-    menuButton.current?.focus();
-  };
+  const closeDrawer = (): void => setDrawerOpen(false);
+  const wasOpen = useRef(false);
+  useLayoutEffect(() => {
+    // Not before the page behind the drawer can have the focus again. Who leaves for a session moves it on to the message.
+    if (wasOpen.current && !drawerOpen) menuButton.current?.focus();
+    wasOpen.current = drawerOpen;
+  }, [drawerOpen]);
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
       // Escape belongs to an input method first, then to a dialog.
