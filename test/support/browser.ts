@@ -4,7 +4,7 @@ import { type Browser, type BrowserContextOptions, chromium, type Page } from "p
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 
 /** Longest wait for something that a page should come to show, in milliseconds. */
-export const WAIT_MS = 30_000;
+const WAIT_MS = 30_000;
 
 /** Nothing but what a test asks for: no updates, no first-run pages, no sandbox (CI runs as root). */
 const FLAGS = [
@@ -20,12 +20,15 @@ const FLAGS = [
 /** The browser's own line about an answer that is an error: not the page's fault. */
 const FAILED_LOAD = "Failed to load resource";
 
+export interface VisitOptions extends BrowserContextOptions {
+  /** Whether what the browser complains of fails the test. Default: yes. */
+  readonly watched?: boolean;
+}
+
 /** How a test visits the console. */
 export interface Visitor {
   /** Opens a page in a profile of its own: nothing is remembered, nothing is shared. */
-  visit(url: string, options?: BrowserContextOptions): Promise<Page>;
-  /** Opens another page in the profile of this one. */
-  visitAgain(page: Page, url: string): Promise<Page>;
+  visit(url: string, options?: VisitOptions): Promise<Page>;
 }
 
 /**
@@ -49,10 +52,8 @@ export function useBrowser(): Visitor {
     expect(seen).toEqual([]);
   });
 
-  const watch = async (page: Page, url: string): Promise<Page> => {
+  const watch = (page: Page, url: string): void => {
     const { origin } = new URL(url);
-    pages.push(page);
-    page.setDefaultTimeout(WAIT_MS);
     page.on("pageerror", (error) => troubles.push(`thrown: ${error.message}`));
     page.on("crash", () => troubles.push("the page crashed"));
     page.on("console", (message) => {
@@ -62,13 +63,18 @@ export function useBrowser(): Visitor {
     page.on("request", (request) => {
       if (new URL(request.url()).origin !== origin) troubles.push(`asked elsewhere: ${request.url()}`);
     });
-    await page.goto(url);
-    return page;
   };
 
   return {
-    visit: async (url, options = {}) => watch(await (await browser.newContext(options)).newPage(), url),
-    visitAgain: async (page, url) => watch(await page.context().newPage(), url),
+    async visit(url, { watched = true, ...options } = {}) {
+      const context = await browser.newContext(options);
+      const page = await context.newPage();
+      pages.push(page);
+      page.setDefaultTimeout(WAIT_MS);
+      if (watched) watch(page, url);
+      await page.goto(url);
+      return page;
+    },
   };
 }
 
