@@ -121,7 +121,8 @@ class UndiciResponse implements TransportResponse {
           } catch (error) {
             enough = true;
             this.#controller.abort(asError(error));
-            return reject(error);
+            reject(error);
+            return;
           }
           if (!enough) return;
           if (this.#ended === undefined) {

@@ -126,11 +126,20 @@ test("a session is opened and deleted by keyboard, and the focus is never lost",
   await remove.waitFor({ state: "detached" });
   await eventually(() => page.locator(":focus").count()).toBe(1);
 
-  await say(page, "open me by key");
+  // One that is not open: nothing else on the page takes the focus.
+  await say(page, "not open any more");
+  await page.getByRole("button", { name: "New session" }).press("Enter");
+  await say(page, "open");
+  await page.getByRole("button", { name: "Delete not open any more" }).press("Enter");
+  await dialog.getByRole("button", { name: "Delete" }).press("Enter");
+  await dialog.waitFor({ state: "detached" });
+  expect(await hasFocus(page.getByRole("button", { name: "New session" }))).toBe(true);
+
+  await say(page, "by key");
   await page.getByRole("button", { name: "New session" }).press("Enter");
   await eventually(() => hasFocus(messageField(page))).toBe(true);
-  await page.getByRole("button", { name: /^open me by key/ }).press("Enter");
-  await turns(page).getByText("You said: “open me by key”.").waitFor();
+  await page.getByRole("button", { name: /^open \d/ }).press("Enter");
+  await turns(page).getByText("You said: “by key”.").waitFor();
   await eventually(() => hasFocus(messageField(page))).toBe(true);
 });
 

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { callerOf } from "../app/clients.ts";
 import { eventually, useBrowser } from "../support/browser.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { conversation, say, send, sessionButtons, styleOf, turns } from "./console.ts";
+import { conversation, say, sessionButtons, styleOf, turns } from "./console.ts";
 
 const browser = useBrowser();
 let app: TestApp;
@@ -72,10 +72,10 @@ const WIDE = [
 ];
 
 test.each(WIDE)("$what does not break the layout", async ({ text }) => {
+  const page = await browser.visit(app.url);
+  await say(page, text);
   for (const width of [1200, 360]) {
-    const page = await browser.visit(app.url, { viewport: { width, height: 740 } });
-    await send(page, text);
-    await turns(page).locator(".reply").waitFor();
+    await page.setViewportSize({ width, height: 740 });
     const overflow = await page.evaluate<number>("document.documentElement.scrollWidth - window.innerWidth");
     expect(overflow).toBeLessThanOrEqual(0);
     expect(await conversation(page).evaluate((node) => node.scrollWidth - node.clientWidth)).toBeLessThanOrEqual(0);

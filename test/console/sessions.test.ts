@@ -141,6 +141,20 @@ test("what is written and not sent stays with its session", async () => {
   await eventually(() => messageField(page).inputValue()).toBe("half a thought");
 });
 
+test("a long list is shown page by page, and stays as long when it is read again", async () => {
+  const { page, user } = await visitAsNewUser();
+  const sessions = createClient(SessionService, createConnectTransport({ baseUrl: app.url, httpVersion: "1.1" }));
+  for (let at = 1; at <= 60; at++) await sessions.createSession({ userId: user, metadata: { title: `session ${at}` } });
+  await page.reload();
+  await eventually(() => sessionButtons(page).count()).toBe(50);
+  await page.getByRole("button", { name: "More sessions" }).click();
+  await eventually(() => sessionButtons(page).count()).toBe(60);
+  expect(await page.getByRole("button", { name: "More sessions" }).count()).toBe(0);
+  await say(page, "one more");
+  await eventually(() => sessionButtons(page).first().textContent()).toContain("one more");
+  expect(await sessionButtons(page).count()).toBe(60);
+});
+
 test("another user has other sessions, and is remembered", async () => {
   const { page, user } = await visitAsNewUser();
   await say(page, "mine");

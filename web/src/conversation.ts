@@ -149,9 +149,9 @@ function titleOf(message: string): string {
   return points.length <= TITLE_CODE_POINTS ? line : `${points.slice(0, TITLE_CODE_POINTS - 1).join("")}…`;
 }
 
-/** A stopped stream brings no turn_completed: ask, until the turn has ended, for a second at most. */
+/** A stopped stream brings no turn_completed: ask, until the turn has ended, for five seconds at most. */
 async function usageOfStopped(clients: ParleyClients, turnId: string): Promise<TurnState["usage"]> {
-  for (let attempt = 0; attempt < 5; attempt++) {
+  for (let attempt = 0; attempt < 25; attempt++) {
     try {
       const { turn } = await clients.chat.getTurn({ turnId });
       if (turn?.state === ServerTurnState.FINISHED)
