@@ -101,7 +101,10 @@ export class TurnRunner {
     const { store, model, leaseMs, observer } = this.#ports;
     const { lease } = turn;
     const { signal } = stop;
-    lost.signal.addEventListener("abort", () => stop.abort(lost.signal.reason), { once: true });
+    // It may have been given up before its work began.
+    const end = (): void => stop.abort(lost.signal.reason);
+    if (lost.signal.aborted) end();
+    lost.signal.addEventListener("abort", end, { once: true });
     const startedMs = performance.now();
     const said = createTally(turn);
     const durably = <T>(write: () => Promise<T>): Promise<T> =>

@@ -37,7 +37,7 @@ test.each(waysToStop)("stopped with $how, the turn ends and what was said stays"
   expect(await turn.locator(".reply").textContent()).toContain("piece 3");
   expect(await turn.getByRole("alert").count()).toBe(0);
   await sendButton(page).waitFor();
-  expect(await hasFocus(messageField(page))).toBe(true);
+  await eventually(() => hasFocus(messageField(page))).toBe(true);
 
   // The service agrees: the turn is cancelled, and the history has what was said.
   const caller = callerOf(app);
