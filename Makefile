@@ -1,4 +1,5 @@
 # make run: try it.  make test: check it.  make serve: the production entry on REDIS_URL.  make bench: what it costs.
+# make soak: break it, for as long as you like.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -6,7 +7,10 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public gen -type f)
 
-.PHONY: run serve test bench install tools console check
+# How the soak is asked for; see test/soak/main.ts.
+export SEEDS SEED MINUTES TEETH
+
+.PHONY: run serve test soak bench install tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -16,6 +20,9 @@ serve: install console
 
 test: install tools console
 	vitest run
+
+soak: install tools
+	@exec node test/soak/main.ts
 
 bench: install tools
 	@exec node bench/main.ts $(BENCH_FLAGS)

@@ -1,6 +1,7 @@
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
 import type { Config } from "./config.ts";
+import { Failure } from "./failure.ts";
 import { createMetrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
@@ -20,6 +21,7 @@ import { createRpcHandler } from "./rpc/routes.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
+import { startTurnRecovery } from "./turns/turn-recovery.ts";
 import { TurnRunner } from "./turns/turn-runner.ts";
 
 /** A running service. */
@@ -40,6 +42,7 @@ export async function startApp({
   logger,
   consoleFolder,
   simulatedModel = false,
+  connect = connectStores,
 }: {
   config: Config;
   logger: Logger;
@@ -47,12 +50,14 @@ export async function startApp({
   consoleFolder: string;
   /** Whether the configured endpoint is the simulated one; the console says so. */
   simulatedModel?: boolean;
+  /** Connects to what keeps state. Default: what the configuration names. */
+  connect?: typeof connectStores;
 }): Promise<App> {
   const lifecycle = createLifecycle();
   try {
     const { version, track } = config;
     const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
-    const { store, rateLimiter } = connectStores({ config, logger });
+    const { store, rateLimiter } = connect({ config, logger });
     lifecycle.onClose("store", () => store.close());
     metrics.collectActiveSessions(() => store.countActiveSessions());
 
@@ -79,9 +84,14 @@ export async function startApp({
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const observer = createTurnObserver({ logger, metrics });
-    const runner = new TurnRunner({ store, model: models.model, leaseMs: config.leaseMs, observer });
+    const { tools, teams, leaseMs } = config;
+    const runner = new TurnRunner({ store, model: models.model, tools, teams, leaseMs, observer });
+    const recovery = startTurnRecovery({ store, runner, onError: logRecovery(logger) });
+    lifecycle.onClose("recovery", () => recovery.stop());
+    const leaving = new AbortController();
     const chat = createChatHandlers({
       store,
+      leaving: leaving.signal,
       maxTokens: config.maxTokens,
       defaultOnDisconnect: OnDisconnect.CONTINUE,
       firstText: metrics.firstToken,
@@ -89,7 +99,8 @@ export async function startApp({
         store,
         runner,
         rateLimiter,
-        teams: { byName: config.teams, defaultTeam: config.defaultTeam },
+        teams: { byName: teams, defaultTeam: config.defaultTeam },
+        tools,
         release: { version, track },
         maxTokens: config.maxTokens,
         draining: () => readiness.current().draining,
@@ -116,6 +127,7 @@ export async function startApp({
             simulatedModel,
             model,
             teams: [...config.teams.keys()],
+            agents: Object.fromEntries([...config.teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
             embeddedStore: config.redisUrl === undefined,
           },
         }),
@@ -142,8 +154,11 @@ export async function startApp({
       "turns",
       async () => {
         readiness.drain();
+        // What this process gives up is for others to take.
+        await recovery.stop();
         server.stopAccepting();
         await runner.drain(drainMs);
+        leaving.abort(new Failure("DRAINING", { retryAfterMs: READ_ON_RETRY_MS }));
       },
       { deadlineMs: drainMs + STREAMS_END_MS },
     );
@@ -159,8 +174,23 @@ export async function startApp({
   }
 }
 
+function nameOf({ name }: { readonly name: string }): string {
+  return name;
+}
+
 /** Readers of ended turns get this long to read their last events, in milliseconds. */
 const STREAMS_END_MS = 5_000;
+
+/** What readers of other processes' turns are advised to wait before they read on elsewhere, in milliseconds. */
+const READ_ON_RETRY_MS = 100;
+
+/** A store that does not answer is the readiness check's to tell; everything else is worth a line. */
+function logRecovery(logger: Logger): (error: unknown) => void {
+  return (error) => {
+    if (error instanceof Failure && error.reason === "STORE_UNAVAILABLE") return;
+    logger.error({ error }, "lost turns could not be taken over");
+  };
+}
 
 /** Says in the log why a check fails, once for each reason: a process that never becomes ready has told why. */
 function logFailedChecks(readiness: ReadinessMonitor, logger: Logger): void {

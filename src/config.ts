@@ -1,6 +1,8 @@
 import * as z from "zod";
 import type { TeamDefinition } from "./engine/team.ts";
+import type { ToolBox } from "./engine/tool.ts";
 import { type Breaker, type ModelDefinition, parseParleyYaml } from "./parley-yaml.ts";
+import { STANDARD_TOOLS } from "./tools/standard-tools.ts";
 
 /** All that a process is told from outside. Frozen. */
 export interface Config {
@@ -9,10 +11,14 @@ export interface Config {
   readonly opsPort: number;
   /** Absent: the embedded store. */
   readonly redisUrl: string | undefined;
+  /** What a write waits for: the server that took it, or one replica too. */
+  readonly redisDurability: "local" | "replica";
   readonly models: ReadonlyMap<string, ModelDefinition>;
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
+  /** Tools that agents can be allowed to call. */
+  readonly tools: ToolBox;
   /** Bound on the tokens of all model calls of a turn. */
   readonly maxTokens: number;
   readonly sessionTtlMs: number;
@@ -51,7 +57,10 @@ export const environmentVariables = {
     default: "",
     meaning: "redis:// or rediss:// URL of the session store; several, separated by commas, name a Redis Cluster",
   },
-  REDIS_DURABILITY: { default: "local", meaning: "what a write waits for: local (the server that took it)" },
+  REDIS_DURABILITY: {
+    default: "local",
+    meaning: "what a write waits for: local (the server that took it) or replica (one replica of it too)",
+  },
   OPENAI_API_KEY: { default: "", meaning: "key of the default model endpoint" },
   OPENAI_BASE_URL: {
     default: "https://api.openai.com/v1",
@@ -88,11 +97,14 @@ export function loadConfig(
   {
     readFile,
     packageVersion,
+    tools = STANDARD_TOOLS,
   }: {
     /** Reads a text file; throws when it cannot. */
     readFile(path: string): string;
     /** Stands for VERSION where that is not set. */
     packageVersion: string;
+    /** Tools that agents can be allowed to call. Default: those that Parley brings. */
+    tools?: ToolBox;
   },
 ): Config {
   const problems: string[] = [];
@@ -121,6 +133,7 @@ export function loadConfig(
       baseUrl: values.OPENAI_BASE_URL,
       apiKey: values.OPENAI_API_KEY,
     },
+    tools: new Set(tools.keys()),
     env: given,
   });
   problems.push(...file.problems);
@@ -131,7 +144,9 @@ export function loadConfig(
     port: values.PORT,
     opsPort: values.OPS_PORT,
     redisUrl: values.REDIS_URL,
+    redisDurability: values.REDIS_DURABILITY,
     ...file.value,
+    tools,
     maxTokens: values.MAX_TOKENS,
     sessionTtlMs: values.SESSION_TTL_HOURS * 3_600_000,
     leaseMs: values.LEASE_MS,
@@ -175,15 +190,18 @@ const environmentSchema = z.object({
   REDIS_URL: z
     .string()
     .refine(
-      (list) => list.split(",").every((text) => URL.canParse(text) && /^rediss?:$/.test(new URL(text).protocol)),
+      (list) =>
+        list.split(",").every((text, index) => {
+          // The first says for all how to connect; the others may be addresses alone.
+          const address = index > 0 && !text.includes("://") ? `redis://${text}` : text;
+          return URL.canParse(address) && /^rediss?:$/.test(new URL(address).protocol);
+        }),
       {
         message: "must be a redis:// or rediss:// URL, or several separated by commas",
       },
     )
     .optional(),
-  REDIS_DURABILITY: z
-    .literal("local", { error: () => "must be local; replica comes with a later release" })
-    .default("local"),
+  REDIS_DURABILITY: oneOf("REDIS_DURABILITY", ["local", "replica"]),
   OPENAI_API_KEY: z.string().optional(),
   OPENAI_BASE_URL: url(/^https?:$/, "an http:// or https:// URL").default(defaultOf("OPENAI_BASE_URL")),
   MODEL: z.string().default(defaultOf("MODEL")),

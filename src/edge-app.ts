@@ -115,7 +115,10 @@ function startRequest({ config, logger, metrics, embedded }: Isolate): RequestSe
   const models = createModels({ config, transport: createFetchTransport(), metrics, logger });
   lifecycle.onClose("breakers", () => models.close());
   const observer = createTurnObserver({ logger, metrics });
-  const runner = new TurnRunner({ store, model: models.model, leaseMs, observer });
+  const { tools, teams } = config;
+  // A request needs no second connection to hear that its turn is to end: it asks whenever it writes and renews.
+  const deaf = { ...store, onStop: () => () => undefined };
+  const runner = new TurnRunner({ store: deaf, model: models.model, tools, teams, leaseMs, observer });
   lifecycle.onClose("turns", () => runner.drain(leaseMs), { deadlineMs: leaseMs + TURN_GIVEN_UP_MS });
   const chat = createChatHandlers({
     store,
@@ -126,7 +129,8 @@ function startRequest({ config, logger, metrics, embedded }: Isolate): RequestSe
       store,
       runner,
       rateLimiter,
-      teams: { byName: config.teams, defaultTeam: config.defaultTeam },
+      teams: { byName: teams, defaultTeam: config.defaultTeam },
+      tools,
       release: { version, track },
       maxTokens,
       draining: () => false,

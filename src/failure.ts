@@ -29,14 +29,19 @@ export type FailureReason =
   | "SESSION_NOT_FOUND"
   | "SESSION_EXISTS"
   | "SESSION_DELETED"
+  | "SESSION_BUSY"
+  | "IDEMPOTENCY_KEY_REUSED"
   | "TURN_NOT_FOUND"
   | "TURN_LOG_TRIMMED"
+  | "CURSOR_OUT_OF_RANGE"
   | "AGENT_TEAM_NOT_FOUND"
   | "RATE_LIMITED"
   | "SESSION_QUEUE_FULL"
   | "CONTINUE_NOT_POSSIBLE"
   | "TURN_TOKEN_BUDGET"
   | "TURN_CANCELLED"
+  | "TURN_INTERRUPTED"
+  | "TURN_ROLLED_BACK"
   | "CALL_CANCELLED"
   | "DEADLINE_EXCEEDED"
   | "TURN_LOST"
@@ -57,6 +62,8 @@ export interface FailureFacts {
   readonly fields?: readonly { readonly field: string; readonly description: string }[];
   /** The limits that were hit, each with a sentence. */
   readonly quotas?: readonly { readonly subject: string; readonly description: string }[];
+  /** Numbers and names that a program reads, as `google.rpc.ErrorInfo.metadata`. */
+  readonly metadata?: Readonly<Record<string, string>>;
   /** The turn that goes on without this call. */
   readonly cursor?: { readonly turnId: string; readonly lastSequence: bigint };
 }

@@ -57,6 +57,13 @@ export const METRICS = {
     labels: ["finish_reason"],
     help: "Turns that have ended, by finish reason",
   },
+  turnsTakenOver: {
+    name: "parley_turns_taken_over_total",
+    type: "counter",
+    unit: "turns",
+    labels: [],
+    help: "Turns whose owner was lost and that this process went on with",
+  },
   turnsInFlight: {
     name: "parley_turns_in_flight",
     type: "gauge",
@@ -102,6 +109,8 @@ export interface Metrics {
   turnStarted(): void;
   /** A turn has ended; without a finish reason, this process has lost it. */
   turnEnded(finishReason?: FinishReason): void;
+  /** A turn of a lost owner goes on here. */
+  turnTakenOver(): void;
   turnsQueued(by: 1 | -1): void;
   firstToken(seconds: number): void;
   modelCallEnded(call: { readonly model: string; readonly seconds: number }): void;
@@ -173,6 +182,7 @@ export function createMetrics({
   const tokens = counter(METRICS.tokens);
   const agentErrors = counter(METRICS.agentErrors);
   const turns = counter(METRICS.turns);
+  const turnsTakenOver = counter(METRICS.turnsTakenOver);
   const turnsInFlight = gauge(METRICS.turnsInFlight);
   const turnsQueued = gauge(METRICS.turnsQueued);
   const timeToFirstToken = histogram(METRICS.timeToFirstToken, FIRST_TOKEN_BUCKETS_SECONDS);
@@ -215,6 +225,7 @@ export function createMetrics({
       turnsInFlight.dec();
       if (finishReason !== undefined) turnsOf(finishReason).inc();
     },
+    turnTakenOver: () => turnsTakenOver.inc(),
     turnsQueued: (by) => turnsQueued.inc(by),
     firstToken: (seconds) => timeToFirstToken.observe(seconds),
     modelCallEnded: ({ model, seconds }) => modelCallDurationOf(model).observe(seconds),

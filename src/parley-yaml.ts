@@ -48,6 +48,9 @@ const CALL_TIMEOUT_MS = 120_000;
  */
 const IDLE_TIMEOUT_MS = 30_000;
 
+/** Messages of each agent in a turn (DESIGN §5; AutoGen's name). */
+const MAX_CONSECUTIVE_AUTO_REPLY = 10;
+
 const name = z
   .string()
   .regex(/^[A-Za-z0-9._-]{1,64}$/, { error: () => "must be 1 to 64 characters of [A-Za-z0-9._-]" });
@@ -61,12 +64,14 @@ export const parleyYamlSchema = z.strictObject({
         system_message: z.string().default("You are a helpful AI assistant. Answer clearly and to the point."),
         model: z.string().optional(),
         temperature: z.number().min(0).max(2).default(0.3),
+        tools: z.array(z.string()).default([]),
       }),
     )
     .default({
       assistant: {
         system_message: "You are a helpful AI assistant. Answer clearly and to the point.",
         temperature: 0.3,
+        tools: [],
       },
     }),
   teams: z
@@ -74,9 +79,13 @@ export const parleyYamlSchema = z.strictObject({
       name,
       z.strictObject({
         kind: z
-          .literal("single", { error: () => "must be single; other kinds come with a later release" })
+          .enum(["single", "round_robin"], {
+            error: () => "must be single or round_robin; other kinds come with a later release",
+          })
           .default("single"),
-        agent: z.string(),
+        agent: z.string().optional(),
+        agents: z.array(z.string()).min(1).optional(),
+        max_consecutive_auto_reply: z.int().min(1).max(1_000).default(MAX_CONSECUTIVE_AUTO_REPLY),
         max_rounds: z.int().min(1).max(1_000).optional(),
         termination_text: z
           .string()
@@ -90,6 +99,7 @@ export const parleyYamlSchema = z.strictObject({
       assistant: {
         kind: "single",
         agent: "assistant",
+        max_consecutive_auto_reply: MAX_CONSECUTIVE_AUTO_REPLY,
         termination_text: "TERMINATE",
         history_messages: 100,
         call_timeout_ms: CALL_TIMEOUT_MS,
@@ -144,10 +154,13 @@ export function parseParleyYaml(
   {
     fileName,
     defaults,
+    tools,
     env,
   }: {
     fileName: string;
     defaults: { model: string; maxRounds: number; baseUrl: string; apiKey: string | undefined };
+    /** Names of the tools that there are. */
+    tools: ReadonlySet<string>;
     /** Where `api_key_env` is looked up. */
     env: Readonly<Record<string, string | undefined>>;
   },
@@ -197,30 +210,39 @@ export function parseParleyYaml(
   }
   for (const [agentName, agent] of Object.entries(file.agents)) {
     const model = agent.model ?? defaults.model;
+    if (!models.has(model)) models.set(model, defaultModel(model, defaults));
+    for (const [index, tool] of agent.tools.entries()) {
+      if (!tools.has(tool)) {
+        problems.push(`${at(["agents", agentName, "tools", index])}: there is no tool named ${tool}`);
+      }
+    }
     agents.set(agentName, {
       name: agentName,
       systemMessage: agent.system_message,
       model,
       temperature: agent.temperature,
+      contextWindowTokens: models.get(model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
+      tools: agent.tools,
     });
-    if (!models.has(model)) models.set(model, defaultModel(model, defaults));
   }
   const teams = new Map<string, TeamDefinition>();
   for (const [teamName, team] of Object.entries(file.teams)) {
-    const agent = agents.get(team.agent);
-    if (agent === undefined) {
-      problems.push(`${at(["teams", teamName, "agent"])}: there is no agent named ${team.agent}`);
+    const members = membersOf(team, agents);
+    if ("problems" in members) {
+      problems.push(
+        ...members.problems.map(({ field, problem }) => `${at(["teams", teamName, ...field])}: ${problem}`),
+      );
       continue;
     }
     teams.set(teamName, {
       name: teamName,
       kind: team.kind,
-      agents: [agent],
+      agents: members.agents,
       maxRounds: team.max_rounds ?? defaults.maxRounds,
+      maxConsecutiveAutoReply: team.max_consecutive_auto_reply,
       terminationText: team.termination_text,
       callTimeoutMs: team.call_timeout_ms,
       historyMessages: team.history_messages,
-      contextWindowTokens: models.get(agent.model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
     });
   }
   const defaultTeam = file.default_team ?? Object.keys(file.teams)[0] ?? "";
@@ -235,6 +257,33 @@ export function parseParleyYaml(
     resetMs: reset_ms,
   };
   return { value: { models, breaker, teams, defaultTeam }, problems };
+}
+
+type TeamYaml = z.infer<typeof parleyYamlSchema>["teams"][string];
+type Members =
+  | { readonly agents: TeamDefinition["agents"] }
+  | { readonly problems: readonly { readonly field: readonly PropertyKey[]; readonly problem: string }[] };
+
+/** A team's agents: one by `agent`, or for kinds of several by `agents`. */
+function membersOf(team: TeamYaml, agents: ReadonlyMap<string, AgentDefinition>): Members {
+  const single = team.kind === "single";
+  if (single && team.agents !== undefined) {
+    return { problems: [{ field: ["agents"], problem: "a team of kind single has one agent, named by agent" }] };
+  }
+  if (!single && team.agent !== undefined) {
+    return { problems: [{ field: ["agent"], problem: `a team of kind ${team.kind} names its agents by agents` }] };
+  }
+  const names = single ? [team.agent ?? ""] : (team.agents ?? []);
+  if (names.length === 0 || names[0] === "") {
+    return { problems: [{ field: [single ? "agent" : "agents"], problem: "must be given" }] };
+  }
+  const problems = names.flatMap((agentName, index) =>
+    agents.has(agentName)
+      ? []
+      : [{ field: single ? ["agent"] : ["agents", index], problem: `there is no agent named ${agentName}` }],
+  );
+  if (problems.length > 0) return { problems };
+  return { agents: names.flatMap((agentName) => agents.get(agentName) ?? []) as unknown as TeamDefinition["agents"] };
 }
 
 function defaultModel(

@@ -24,12 +24,13 @@ export function connectStores({
   /** Whether Redis is connected to by the first use, and not at once. */
   lazy?: boolean;
 }): Stores {
-  const { redisUrl, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
+  const { redisUrl, redisDurability: durability, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
   if (redisUrl === undefined) {
     return { store: createMemoryStore({ ttlMs, leaseMs }), rateLimiter: createMemoryRateLimiter(rateLimit) };
   }
   const connection = connectRedis(redisUrl, {
     lazy,
+    durability,
     onError: (problem) => logger.warn({ problem }, "redis connection failed"),
     onWarning: (sentence) => logger.warn({}, sentence),
   });

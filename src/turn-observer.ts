@@ -4,7 +4,8 @@ import { Failure } from "./failure.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { inAgentSpan } from "./turns/genai-spans.ts";
-import type { BegunTurn, TurnObserver } from "./turns/turn-runner.ts";
+import type { BegunTurn } from "./turns/turn-execution.ts";
+import type { TurnObserver } from "./turns/turn-observer.ts";
 
 /** Puts what happens to turns into logs, metrics and traces. Never what was said in them. */
 export function createTurnObserver({ logger, metrics }: { logger: Logger; metrics: Metrics }): TurnObserver {
@@ -22,18 +23,23 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
       return inAgentSpan({ agent: agent.name, model: agent.model, provider: "openai", sessionId, turnId }, work);
     },
     tokensRecorded: (call) => metrics.tokensUsed(call),
-    turnEnded({ turn, finishReason, seconds, usage, failure }) {
+    turnEnded({ turn, finishReason, seconds, promptTokens, completionTokens, failure }) {
       metrics.turnEnded(finishReason);
       if (failure !== undefined) metrics.agentFailed(failure.reason);
       const facts = {
         ...factsOf(turn),
         finish_reason: FinishReason[finishReason],
         duration_ms: Math.round(seconds * 1_000),
-        prompt_tokens: usage.reduce((sum, call) => sum + call.promptTokens, 0),
-        completion_tokens: usage.reduce((sum, call) => sum + call.completionTokens, 0),
+        prompt_tokens: promptTokens,
+        completion_tokens: completionTokens,
       };
       if (failure === undefined) logger.info(facts, "turn ended");
       else logger.warn({ ...facts, reason: failure.reason, error: failure }, "turn failed");
+    },
+    turnTakenOver({ lease, takeovers }) {
+      metrics.turnTakenOver();
+      const { tenant, sessionId, turnId } = lease;
+      logger.warn({ tenant, session_id: sessionId, turn_id: turnId, takeovers }, "turn taken over from a lost owner");
     },
     turnLost({ turn, error }) {
       metrics.turnEnded();
@@ -41,7 +47,10 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
         logger.info({ ...factsOf(turn), reason: error.reason }, "turn ended with its session");
         return;
       }
-      logger.error({ ...factsOf(turn), error }, "turn lost: its end could not be written");
+      // Another owner has it, or will have it: nothing is wrong with the turn.
+      const elsewhere = error instanceof Failure && (error.reason === "LEASE_LOST" || error.reason === "DRAINING");
+      if (elsewhere) logger.info({ ...factsOf(turn), reason: error.reason }, "turn goes on elsewhere");
+      else logger.error({ ...factsOf(turn), error }, "turn lost: its end could not be written");
     },
     unexpected(turn, error) {
       logger.error({ ...factsOf(turn), error }, "turn failed by a defect");

@@ -1,5 +1,6 @@
 import type { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { Failure, type FailureFacts, type FailureReason } from "../failure.ts";
+import type { ToolSpec } from "./tool.ts";
 
 /**
  * What agents need from a language model: one call, its text as it comes, its end as a value.
@@ -19,11 +20,13 @@ export interface Model {
   call(request: ModelRequest, observer: ModelObserver): Promise<ModelReply>;
 }
 
-/** The conversation and the bounds of one call. */
+/** The conversation, the tools and the bounds of one call. */
 export interface ModelRequest {
   /** Model name as the endpoint knows it. */
   readonly model: string;
   readonly messages: readonly ModelMessage[];
+  /** What the model may ask for. */
+  readonly tools: readonly ToolSpec[];
   /** Sampling temperature, 0 to 2. */
   readonly temperature: number;
   /** Largest number of tokens that the model may produce. */
@@ -36,7 +39,9 @@ export interface ModelRequest {
 
 /** One message as models read it. */
 export type ModelMessage =
-  | { readonly role: "system" | "user"; readonly content: string }
+  | { readonly role: "system"; readonly content: string }
+  /** `name`: the agent that said it, where that is another than the one that is asked. */
+  | { readonly role: "user"; readonly content: string; readonly name?: string }
   | { readonly role: "assistant"; readonly content: string; readonly toolCalls?: readonly ModelToolCall[] }
   | { readonly role: "tool"; readonly content: string; readonly toolCallId: string };
 

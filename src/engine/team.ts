@@ -6,21 +6,26 @@ export interface AgentDefinition {
   readonly model: string;
   /** Sampling temperature, 0 to 2. */
   readonly temperature: number;
+  /** Context window of the model in tokens. */
+  readonly contextWindowTokens: number;
+  /** Names of the tools that it may call. */
+  readonly tools: readonly string[];
 }
 
 /** A team of agents as `parley.yaml` declares it. A running turn keeps the definition that it began with. */
 export interface TeamDefinition {
   readonly name: string;
-  readonly kind: "single";
+  /** `single`: one agent answers. `round_robin`: the agents speak one after the other until one ends the conversation. */
+  readonly kind: "single" | "round_robin";
   readonly agents: readonly [AgentDefinition, ...AgentDefinition[]];
-  /** Model calls in a row before the turn ends with MAX_ROUNDS. */
+  /** Model calls of a turn before it ends with MAX_ROUNDS. */
   readonly maxRounds: number;
+  /** Messages of each agent in a turn before it ends with MAX_ROUNDS. */
+  readonly maxConsecutiveAutoReply: number;
   /** Text that ends a turn and is stripped from what users see. */
   readonly terminationText: string;
-  /** A model call is given up after this many milliseconds. */
+  /** A call to a model or a tool is given up after this many milliseconds. */
   readonly callTimeoutMs: number;
   /** Messages of the history that are read at most, before it is cut to the model's window. */
   readonly historyMessages: number;
-  /** Context window of the model in tokens. */
-  readonly contextWindowTokens: number;
 }

@@ -2,8 +2,10 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
+import type { ModelCallFinished, ToolCallFinished } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { Model } from "./model.ts";
 import type { TeamDefinition } from "./team.ts";
+import type { ToolBox } from "./tool.ts";
 
 /** What a team works on. */
 export interface TurnInput {
@@ -16,15 +18,53 @@ export interface TurnInput {
   readonly maxTokens: number;
 }
 
-/** What a team works with. */
+/**
+ * What a team works with. Whoever takes a turn over runs its team anew, from the beginning: calls that have ended are not
+ * made again, their results are handed back; so a team's way may depend on nothing but its input and these results.
+ */
 export interface TurnPorts {
   readonly model: Model;
-  /** Puts an event into the turn's log. Synchronous: writing is batched behind it. */
+  readonly tools: ToolBox;
+  /** Puts an event into the turn's log, unless it stands there already. Synchronous: writing is batched behind it. */
   emit(event: TurnEvent): void;
+  /** Makes a model call, or hands back what came of it. What `run` throws ends the turn. */
+  modelStep(step: CallStep, run: (call: OpenModelCall) => Promise<ModelCallFinished>): Promise<ModelCallFinished>;
+  /**
+   * Makes a tool call, or hands back what came of it. `run` is called only when the mark that it was started is durable;
+   * `unknown` in its place when a lost owner had started the call and it may not be repeated.
+   */
+  toolStep(
+    step: CallStep & { readonly idempotent: boolean },
+    call: { run(call: OpenCall): Promise<ToolCallFinished>; unknown(): ToolCallFinished },
+  ): Promise<ToolCallFinished>;
   /** Makes the id of a message that is to stand in the history. */
   newMessageId(): string;
+  /** Makes a tool call's id unique in the turn. */
+  newToolCallId(modelsId: string): string;
+  /** What is left of the turn's tokens. */
+  tokensLeft(): number;
   /** Ends the turn early, with what was said. */
   readonly signal: AbortSignal;
+}
+
+/** Who calls what. */
+export interface CallStep {
+  readonly agent: string;
+  /** The model's or the tool's name. */
+  readonly name: string;
+}
+
+/** A call that is to be made. */
+export interface OpenCall {
+  /** Id of the attempt, unique over all turns. */
+  readonly id: string;
+}
+
+export interface OpenModelCall extends OpenCall {
+  /** What a lost owner's attempt had said when it was cut; empty: nothing. It is void, unless the call is over. */
+  readonly cutText: string;
+  /** The turn is not to go on: the message ends with the cut text, and no call is made. */
+  readonly isOver: boolean;
 }
 
 /** One case of the event oneof. */

@@ -9,6 +9,7 @@ import {
   type ModelRequest,
 } from "../engine/model.ts";
 import { tokenizerFor } from "../engine/tokenizer.ts";
+import type { ToolSpec } from "../engine/tool.ts";
 import { Failure, type FailureFacts, type FailureReason } from "../failure.ts";
 import { type CompletionStream, createCompletionStream } from "./completion-stream.ts";
 import type { ModelTransport } from "./model-transport.ts";
@@ -129,16 +130,22 @@ function asCompletion(request: ModelRequest, { model, outputBound }: { model: st
     messages: request.messages.map(asOpenAiMessage),
     temperature: request.temperature,
     [outputBound]: request.maxOutputTokens,
+    ...(request.tools.length === 0 ? {} : { tools: request.tools.map(asOpenAiTool) }),
     stream: true,
     stream_options: { include_usage: true },
   } as const;
 }
 
+function asOpenAiTool({ name, description, parameters }: ToolSpec): OpenAI.ChatCompletionTool {
+  return { type: "function", function: { name, description, parameters } };
+}
+
 function asOpenAiMessage(message: ModelMessage): OpenAI.ChatCompletionMessageParam {
   switch (message.role) {
     case "system":
+      return { role: "system", content: message.content };
     case "user":
-      return { role: message.role, content: message.content };
+      return { role: "user", content: message.content, ...(message.name === undefined ? {} : { name: message.name }) };
     case "tool":
       return { role: "tool", content: message.content, tool_call_id: message.toolCallId };
     case "assistant": {

@@ -19,6 +19,8 @@ export interface SimulatedCall {
   readonly model: string;
   readonly messages: readonly SimulatedMessage[];
   readonly body: Readonly<Record<string, unknown>>;
+  /** When it came, in milliseconds since the epoch. */
+  readonly arrivedMs: number;
   promptTokens: number;
   completionTokens: number;
   /** How the call stands: the socket may have been closed before the answer's end, by this side (cut) or the other. */
@@ -68,6 +70,7 @@ export async function startSimulatedModel({
       model,
       messages,
       body,
+      arrivedMs: Date.now(),
       promptTokens: tokenizer.countPrompt(
         messages.map(({ content }) => ({ role: "user", content: String(content ?? "") })),
       ),
@@ -82,6 +85,7 @@ export async function startSimulatedModel({
     });
     const script = scriptFor(model, {
       messages,
+      tools: toolsOf(body),
       chunkDelayMs,
       maxTokens: Number(body.max_completion_tokens ?? body.max_tokens ?? 0),
       tokenizer,
@@ -114,6 +118,11 @@ export async function startSimulatedModel({
   };
 }
 
+function toolsOf({ tools }: Record<string, unknown>): string[] {
+  if (!Array.isArray(tools)) return [];
+  return (tools as { function?: { name?: string } }[]).flatMap((tool) => tool.function?.name ?? []);
+}
+
 interface Answering {
   readonly body: Readonly<Record<string, unknown>>;
   readonly call: SimulatedCall;
@@ -135,11 +144,13 @@ async function stream({ body, call, response, script, tokenizer }: Answering): P
     response.write(`data: ${JSON.stringify(event)}\n\n`);
   };
   let said = "";
+  let toolCalls = 0;
   for (const chunk of script.chunks) {
     if (chunk.delayMs > 0) await pause(chunk.delayMs, response);
     if (response.destroyed) break;
     if (chunk.raw !== undefined) response.write(chunk.raw);
-    else send([{ index: 0, delta: deltaOf(chunk), finish_reason: null }]);
+    else send([{ index: 0, delta: deltaOf(chunk, toolCalls), finish_reason: null }]);
+    if (chunk.toolCall !== undefined) toolCalls++;
     said += (chunk.text ?? "") + (chunk.toolCall?.argumentsJson ?? "");
     call.completionTokens = tokenizer.countText(said);
   }
@@ -183,10 +194,10 @@ async function complete({ call, response, script, tokenizer }: Answering): Promi
   });
 }
 
-function deltaOf({ text, toolCall }: SimulatedChunk): unknown {
+function deltaOf({ text, toolCall }: SimulatedChunk, index: number): unknown {
   if (toolCall === undefined) return { role: "assistant", content: text };
   const { id, name, argumentsJson } = toolCall;
-  return { tool_calls: [{ index: 0, id, type: "function", function: { name, arguments: argumentsJson } }] };
+  return { tool_calls: [{ index, id, type: "function", function: { name, arguments: argumentsJson } }] };
 }
 
 function envelope({ model }: SimulatedCall) {

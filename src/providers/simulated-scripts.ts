@@ -26,29 +26,41 @@ export interface SimulatedChunk {
 }
 
 /**
- * The script of a call, by the model's name: `sim-…` names ask for faults, `sim-20x10` for 20 chunks 10 ms apart; every
- * other name is a model that repeats what it was told. The same call has the same script.
+ * The script of a call, by the model's name: `sim-…` names ask for faults, `sim-20x10` for 20 chunks 10 ms apart,
+ * `sim-tools` for a call of each tool that is offered before the answer, `sim-tools-20x10` for both; every other name is a
+ * model that repeats what it was told. The same call has the same script.
  */
 export function scriptFor(
   model: string,
   {
     messages,
+    tools,
     chunkDelayMs,
     maxTokens,
     tokenizer,
   }: {
     messages: readonly SimulatedMessage[];
+    /** Names of the tools that are offered. */
+    tools: readonly string[];
     chunkDelayMs: number;
     /** Bound on the answer in tokens; 0: none. */
     maxTokens: number;
     tokenizer: Tokenizer;
   },
 ): SimulatedScript {
-  const paced = /^sim-(\d+)x(\d+)$/.exec(model);
-  if (paced !== null) {
-    const [count, delayMs] = [Number(paced[1]), Number(paced[2])];
-    return spoken(Array.from({ length: count }, (_, index) => ({ delayMs, text: `piece ${index} ` })));
+  const [, callsTools, count, delay] = /^sim(-tools)?(?:-(\d+)x(\d+))?$/.exec(model) ?? [];
+  const paced = Array.from({ length: Number(count ?? 0) }, (_, index) => ({
+    delayMs: Number(delay),
+    text: `piece ${index} `,
+  }));
+  if (callsTools !== undefined && messages.at(-1)?.role === "user" && tools.length > 0) {
+    const calls = tools.map((name, index) => ({
+      delayMs: 0,
+      toolCall: { id: `call_${messages.length}_${index}`, name, argumentsJson: "{}" },
+    }));
+    return { ...spoken([...paced, ...calls]), end: "tool_calls" };
   }
+  if (paced.length > 0) return spoken(paced);
   const said = (delayMs = chunkDelayMs) => words(replyTo(messages)).map((text) => ({ delayMs, text }));
   switch (model) {
     case "sim-400":
@@ -110,7 +122,8 @@ function replyTo(messages: readonly SimulatedMessage[]): string {
     .map(({ content }) => `“${content}”`)
     .reverse();
   if (last === undefined) return "You have not said anything yet.";
-  const reply = `You said: ${last}.`;
+  const told = messages.filter(({ role }) => role === "tool").map(({ content }) => ` A tool said: “${content}”.`);
+  const reply = `You said: ${last}.${told.join("")}`;
   if (earlier.length === 0) return `${reply} I am a simulated model: I repeat what I am told.`;
   return `${reply} Before that you said: ${earlier.reverse().join(", ")}.`;
 }

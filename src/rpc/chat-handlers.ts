@@ -4,29 +4,34 @@ import {
   type ChatRequest,
   ChatResponseSchema,
   type ChatService,
+  OnBusy,
   OnDisconnect,
+  type ResumeTurnRequest,
+  type ResumeTurnResponse,
+  ResumeTurnResponseSchema,
   type StreamChatRequest,
   type StreamChatResponse,
   StreamChatResponseSchema,
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
-import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
 import type { Principal } from "../identity/principal.ts";
-import { type AdmissionPorts, admitTurn } from "../turns/admission.ts";
-import type { TurnStore } from "../turns/ports.ts";
+import { type AdmissionPorts, type AdmittedTurn, admitTurn } from "../turns/admission.ts";
+import { MAX_LOG_EVENTS, type TurnRef, type TurnStore } from "../turns/ports.ts";
 import { type TailItem, tailTurn } from "../turns/tail.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
-import type { RunningTurn } from "../turns/turn-runner.ts";
 import { callContextOf, touch } from "./call-context.ts";
-import { checkChatRequest } from "./request-validation.ts";
+import { checkAfterSequence, checkChatRequest } from "./request-validation.ts";
 
 export interface ChatHandlerPorts {
   readonly admission: AdmissionPorts;
-  readonly store: Pick<TurnStore, "follow" | "readLog" | "getTurn">;
+  readonly store: Pick<TurnStore, "follow" | "readLog" | "getTurn" | "stopTurn">;
   /** Largest `max_tokens` that a request may ask for. */
   readonly maxTokens: number;
   /** What an unspecified on_disconnect acts as: CONTINUE, or CANCEL where work cannot outlive its request. */
   readonly defaultOnDisconnect: OnDisconnect.CONTINUE | OnDisconnect.CANCEL;
+  /** Aborted when this process goes away and works on no turn any more; what is still read here is read on elsewhere. */
+  readonly leaving?: AbortSignal;
   /** Called when a turn's first text goes out, with the seconds since its call came. */
   firstText(seconds: number): void;
 }
@@ -62,28 +67,31 @@ export function createChatHandlers(ports: ChatHandlerPorts): ServiceImpl<typeof 
     },
 
     async getTurn(request, context) {
-      const { principal } = callContextOf(context);
-      const ref = parseTurnId(request.turnId);
-      const turn = ref !== undefined && ref.tenant === principal.tenant ? await ports.store.getTurn(ref) : undefined;
+      const turn = await ports.store.getTurn(refOf(request.turnId, context));
       if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
       touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
       return { turn };
     },
 
-    // biome-ignore lint/correctness/useYield: nothing to stream yet
-    async *resumeTurn() {
-      throw new Failure("NOT_IMPLEMENTED");
+    resumeTurn(request, context) {
+      return resume(request, { context, ports });
     },
-    async cancelTurn() {
-      throw new Failure("NOT_IMPLEMENTED");
+
+    async cancelTurn(request, context) {
+      const ref = refOf(request.turnId, context);
+      const turn = await ports.store.stopTurn(ref, FinishReason.CANCELLED);
+      if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
+      touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
+      return { turn };
     },
+
     async previewChat() {
       throw new Failure("NOT_IMPLEMENTED");
     },
   };
 }
 
-/** Starts a turn and reads it to its end. */
+/** Starts a turn, or finds it by its idempotency key, and reads it to its end. */
 async function* runTurn(
   request: ChatRequest | StreamChatRequest,
   { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
@@ -95,26 +103,79 @@ async function* runTurn(
   if (request.sessionId !== "") touch(context, { sessionId: request.sessionId });
   const { principal } = callContextOf(context);
   const { turn, waited } = yield* admitted(request, { principal, context, ports });
-  touch(context, { sessionId: turn.ref.sessionId, turnId: turn.ref.turnId });
+  const { ref, begun } = turn;
+  touch(context, { sessionId: ref.sessionId, turnId: ref.turnId });
+  const running = begun?.running;
+  // Only the call that began a turn ends it by going away.
+  const endsWithCall = running !== undefined && cancelsOnDisconnect(request, ports);
 
-  let lastSequence = 0n;
+  let silent = running !== undefined && !waited;
   let done = false;
-  let silent = true;
   try {
-    const tail = tailTurn({
-      store: ports.store,
-      ref: turn.ref,
+    const reading = {
+      ref,
       afterSequence: 0n,
-      head: [turn.firstEntry],
-      signal: context.signal,
-      lost: turn.lost,
-    });
-    for await (const item of tail) {
+      ...(begun === undefined ? {} : { head: [begun.firstEntry], lost: begun.running.lost }),
+    };
+    for await (const response of read(reading, { endsWithCall, context, ports })) {
+      if (silent && response.event.case === "textDelta") {
+        silent = false;
+        ports.firstText((performance.now() - arrivedMs) / 1_000);
+      }
+      done ||= response.event.case === "turnCompleted";
+      yield response;
+    }
+  } finally {
+    // A turn that this process lost goes on elsewhere, unless its caller is gone too.
+    if (!done && endsWithCall && (context.signal.aborted || !running.lost.aborted)) {
+      const late = context.signal.aborted && endOfCall(context).reason === "DEADLINE_EXCEEDED";
+      running.stop(late ? FinishReason.DEADLINE : FinishReason.CANCELLED);
+    }
+  }
+}
+
+/** Reads a turn from where a caller stopped reading. */
+async function* resume(
+  { turnId, afterSequence }: ResumeTurnRequest,
+  { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
+): AsyncGenerator<ResumeTurnResponse, void> {
+  checkAfterSequence(afterSequence);
+  const ref = refOf(turnId, context);
+  const turn = await ports.store.getTurn(ref);
+  if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
+  touch(context, { sessionId: ref.sessionId, turnId });
+  const { lastSequence } = turn;
+  const finished = turn.state === TurnState.FINISHED;
+  if (finished && afterSequence > lastSequence) throw beyondEnd(lastSequence);
+  // Who has read all gets nothing but the end's status, and the last entry says which.
+  const from = finished && afterSequence === lastSequence ? lastSequence - 1n : afterSequence;
+  // From a place that the turn has not come to yet: it may end before.
+  const reading = { ref, afterSequence: from < lastSequence ? from : lastSequence };
+  for await (const { sequence, event } of read(reading, { endsWithCall: false, context, ports })) {
+    if (event.case === "turnCompleted" && sequence < afterSequence) throw beyondEnd(sequence);
+    if (sequence === 0n || sequence > afterSequence) yield create(ResumeTurnResponseSchema, { sequence, event });
+  }
+}
+
+/** The refusal of a cursor behind a turn's last entry. */
+function beyondEnd(newest: bigint): Failure {
+  const oldest = newest - BigInt(MAX_LOG_EVENTS) + 1n;
+  return new Failure("CURSOR_OUT_OF_RANGE", {
+    metadata: { oldest_sequence: String(oldest < 1n ? 1n : oldest), newest_sequence: String(newest) },
+  });
+}
+
+/** Reads a turn's log for a caller. A call that ends before the turn does says where to read on. */
+async function* read(
+  { ref, ...reading }: Pick<Parameters<typeof tailTurn>[0], "ref" | "afterSequence" | "head" | "lost">,
+  { endsWithCall, context, ports }: { endsWithCall: boolean; context: HandlerContext; ports: ChatHandlerPorts },
+): AsyncGenerator<StreamChatResponse, void> {
+  let lastSequence = reading.afterSequence;
+  let done = false;
+  try {
+    const { store, leaving } = ports;
+    for await (const item of tailTurn({ ...reading, ref, store, leaving, signal: context.signal })) {
       for (const response of responsesOf(item)) {
-        if (silent && response.event.case === "textDelta") {
-          silent = false;
-          if (!waited) ports.firstText((performance.now() - arrivedMs) / 1_000);
-        }
         done ||= response.event.case === "turnCompleted";
         lastSequence = response.sequence || lastSequence;
         yield response;
@@ -122,25 +183,33 @@ async function* runTurn(
     }
   } catch (error) {
     if (done) throw error;
-    if (turn.lost.aborted) throw endOfLost(turn, lastSequence);
-    if (!context.signal.aborted) throw error;
-    const ended = endOfCall(context.signal);
+    const cursor = { turnId: ref.turnId, lastSequence };
+    if (!context.signal.aborted) throw mayGoOn(error) ? withCursor(error, cursor) : error;
+    const ended = endOfCall(context);
     // A turn that ends with its call needs no cursor to read on from.
-    throw cancelsOnDisconnect(request, ports) ? ended : withCursor(ended, { turn, lastSequence });
-  } finally {
-    if (!done && cancelsOnDisconnect(request, ports)) {
-      const late = context.signal.aborted && endOfCall(context.signal).reason === "DEADLINE_EXCEEDED";
-      turn.stop(late ? FinishReason.DEADLINE : FinishReason.CANCELLED);
-    }
+    throw endsWithCall ? ended : withCursor(ended, cursor);
   }
+}
+
+/** The turn that an id names, if it can be the caller's. */
+function refOf(turnId: string, context: HandlerContext): TurnRef {
+  const ref = parseTurnId(turnId);
+  if (ref === undefined || ref.tenant !== callContextOf(context).principal.tenant) throw new Failure("TURN_NOT_FOUND");
+  return ref;
+}
+
+/** Whether a turn that cannot be read here now may still be read, here or elsewhere. */
+function mayGoOn(error: unknown): boolean {
+  if (!(error instanceof Failure)) return true;
+  return !["SESSION_DELETED", "TURN_NOT_FOUND", "TURN_LOG_TRIMMED"].includes(error.reason);
 }
 
 /** Admits the turn; tells the caller of its place while it waits. */
 async function* admitted(
   request: ChatRequest | StreamChatRequest,
   { principal, context, ports }: { principal: Principal; context: HandlerContext; ports: ChatHandlerPorts },
-): AsyncGenerator<StreamChatResponse, { turn: RunningTurn; waited: boolean }> {
-  const { sessionId, message, agentTeam, useCase, maxTokens, metadata } = request;
+): AsyncGenerator<StreamChatResponse, { turn: AdmittedTurn; waited: boolean }> {
+  const { sessionId, message, agentTeam, useCase, maxTokens, metadata, idempotencyKey } = request;
   const admission = admitTurn(
     {
       tenant: principal.tenant,
@@ -150,6 +219,9 @@ async function* admitted(
       agentTeam,
       useCase,
       maxTokens,
+      idempotencyKey,
+      onBusy: ON_BUSY[request.onBusy],
+      endsWithCall: cancelsOnDisconnect(request, ports),
       ...(metadata === undefined ? {} : { metadata }),
     },
     { ports: ports.admission, signal: context.signal },
@@ -163,12 +235,20 @@ async function* admitted(
       yield create(StreamChatResponseSchema, { event: { case: "turnQueued", value: { position: step.value } } });
     }
   } catch (error) {
-    throw context.signal.aborted && error === context.signal.reason ? endOfCall(context.signal) : error;
+    throw context.signal.aborted && error === context.signal.reason ? endOfCall(context) : error;
   } finally {
     // A caller that goes away while it waits gives up its place.
     await admission.return(undefined as never);
   }
 }
+
+const ON_BUSY = {
+  [OnBusy.UNSPECIFIED]: "enqueue",
+  [OnBusy.ENQUEUE]: "enqueue",
+  [OnBusy.REJECT]: "reject",
+  [OnBusy.INTERRUPT]: "interrupt",
+  [OnBusy.ROLLBACK]: "rollback",
+} as const;
 
 function responsesOf(item: TailItem): StreamChatResponse[] {
   if (item.case === "heartbeat") return [create(StreamChatResponseSchema, { event: { case: "heartbeat", value: {} } })];
@@ -180,22 +260,18 @@ function cancelsOnDisconnect(request: ChatRequest | StreamChatRequest, ports: Ch
   return wanted === OnDisconnect.CANCEL;
 }
 
+/** A client that goes away so shortly before its deadline, in milliseconds, does so because of it: its clock ran first. */
+const DEADLINE_SLACK_MS = 100;
+
 /** Why Connect ended a call: its deadline, or its client. */
-function endOfCall(signal: AbortSignal): Failure {
-  const late = ConnectError.from(signal.reason).code === Code.DeadlineExceeded;
+function endOfCall({ signal, timeoutMs }: Pick<HandlerContext, "signal" | "timeoutMs">): Failure {
+  const leftMs = timeoutMs() ?? Number.POSITIVE_INFINITY;
+  const late = ConnectError.from(signal.reason).code === Code.DeadlineExceeded || leftMs < DEADLINE_SLACK_MS;
   return new Failure(late ? "DEADLINE_EXCEEDED" : "CALL_CANCELLED", {}, { cause: signal.reason });
 }
 
-/** Why this process does not go on with the turn; with where to read on, unless the turn is gone with its session. */
-function endOfLost(turn: RunningTurn, lastSequence: bigint): unknown {
-  const { reason } = turn.lost;
-  const deleted = reason instanceof Failure && reason.reason === "SESSION_DELETED";
-  return deleted ? reason : withCursor(reason, { turn, lastSequence });
-}
-
 /** The failure, with where to read on. */
-function withCursor(error: unknown, { turn, lastSequence }: { turn: RunningTurn; lastSequence: bigint }): Failure {
-  const cursor = { turnId: turn.ref.turnId, lastSequence };
+function withCursor(error: unknown, cursor: { turnId: string; lastSequence: bigint }): Failure {
   if (error instanceof Failure) return new Failure(error.reason, { ...error.facts, cursor }, { cause: error });
   return new Failure("INTERNAL", { cursor }, { cause: error });
 }

@@ -28,12 +28,14 @@ export function toConnectError(error: unknown): ConnectError {
   if (error instanceof ConnectError && isOurs(error)) return error;
   const failure = error instanceof Failure ? error : new Failure(reasonOfOther(error), {}, { cause: error });
   const { code, message, retryable } = errorTable[failure.reason];
-  const { retryAfterMs = DEFAULT_RETRY_MS, quotas, cursor } = failure.facts;
+  const { retryAfterMs = DEFAULT_RETRY_MS, quotas, cursor, metadata = {} } = failure.facts;
   // What cannot be read has no field to name; the rule is told all the same.
   const unreadable = code === Code.InvalidArgument ? [{ field: "", description: message }] : undefined;
   const fields = failure.facts.fields ?? unreadable;
 
-  const details = [detail(ErrorInfoSchema, { domain: ERROR_DOMAIN, reason: failure.reason })];
+  const details = [
+    detail(ErrorInfoSchema, { domain: ERROR_DOMAIN, reason: failure.reason, metadata: { ...metadata } }),
+  ];
   if (retryable) details.push(detail(RetryInfoSchema, { retryDelay: durationFromMs(Math.ceil(retryAfterMs)) }));
   if (fields !== undefined)
     details.push(detail(BadRequestSchema, { fieldViolations: fields.map((field) => ({ ...field })) }));

@@ -42,8 +42,23 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
   ),
   SESSION_EXISTS: entry(Code.AlreadyExists, "The session_id is taken; choose another or leave it empty."),
   SESSION_DELETED: entry(Code.Aborted, "The session was deleted while its turn was running."),
+  SESSION_BUSY: entry(
+    Code.Aborted,
+    "The session has a running turn, which the TurnCursor detail names; wait for it, or ask with another on_busy.",
+  ),
+  IDEMPOTENCY_KEY_REUSED: entry(
+    Code.AlreadyExists,
+    "The idempotency_key belongs to another request; use a new key for a new request.",
+  ),
   TURN_NOT_FOUND: entry(Code.NotFound, "There is no such turn; it may have expired with its session."),
-  TURN_LOG_TRIMMED: entry(Code.OutOfRange, "The turn's log does not have the events after this sequence."),
+  TURN_LOG_TRIMMED: entry(
+    Code.OutOfRange,
+    "The turn's log no longer has the events after this sequence; the ErrorInfo has the oldest and the newest that it has.",
+  ),
+  CURSOR_OUT_OF_RANGE: entry(
+    Code.OutOfRange,
+    "The turn has ended before this sequence; the ErrorInfo has the oldest and the newest sequence of its log.",
+  ),
   AGENT_TEAM_NOT_FOUND: entry(Code.NotFound, "There is no such agent team; leave agent_team empty for the default."),
   RATE_LIMITED: retryable(
     Code.ResourceExhausted,
@@ -62,6 +77,14 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
     "The message does not fit the turn's tokens; shorten it or raise max_tokens.",
   ),
   TURN_CANCELLED: entry(Code.Canceled, "The turn was cancelled; what was said so far is in the history."),
+  TURN_INTERRUPTED: entry(
+    Code.Aborted,
+    "A newer message of the session ended the turn; what was said so far is in the history.",
+  ),
+  TURN_ROLLED_BACK: entry(
+    Code.Aborted,
+    "A newer message of the session ended the turn; nothing of it is in the history.",
+  ),
   CALL_CANCELLED: entry(Code.Canceled, "The caller cancelled the call."),
   DEADLINE_EXCEEDED: entry(
     Code.DeadlineExceeded,

@@ -17,10 +17,7 @@ const USER_ID_CODE_POINTS = 256;
  */
 const METADATA = { keys: 64, bytes: 16 * 1_024, levels: 32 } as const;
 
-/**
- * Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong; then
- * NOT_IMPLEMENTED for what this release does not do: it is refused, never ignored.
- */
+/** Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong. */
 export function checkChatRequest(
   request: ChatRequest | StreamChatRequest,
   {
@@ -47,9 +44,6 @@ export function checkChatRequest(
   wrong.unless(OnBusy[request.onBusy] !== undefined, "on_busy", "must be a value of OnBusy");
   wrong.unless(OnDisconnect[request.onDisconnect] !== undefined, "on_disconnect", "must be a value of OnDisconnect");
   wrong.throwIfAny();
-
-  const enqueues = request.onBusy === OnBusy.UNSPECIFIED || request.onBusy === OnBusy.ENQUEUE;
-  if (request.idempotencyKey !== "" || !enqueues) throw new Failure("NOT_IMPLEMENTED");
 }
 
 export function checkCreateSessionRequest(request: CreateSessionRequest): void {
@@ -71,6 +65,12 @@ export function checkListRequest(request: { pageSize: number; userId?: string },
 export function checkSessionId(sessionId: string): void {
   const wrong = new Wrong();
   wrong.unless(isName(sessionId, 128), "session_id", NAME_RULE);
+  wrong.throwIfAny();
+}
+
+export function checkAfterSequence(afterSequence: bigint): void {
+  const wrong = new Wrong();
+  wrong.unless(afterSequence >= 0n, "after_sequence", "must not be negative; 0 stands for all events");
   wrong.throwIfAny();
 }
 

@@ -26,9 +26,12 @@ export interface Touch {
  */
 export interface AccountIndex {
   /** Tells of a session that will be made; `createTimeMs` where it is there already but not known. */
-  touchNew(session: OwnedSession, createTimeMs?: number): Promise<Touch>;
+  touchNew(
+    session: OwnedSession,
+    options?: { readonly createTimeMs?: number; readonly turn?: LeasingTurn },
+  ): Promise<Touch>;
   /** Tells that a session is used; undefined: it is not known, and almost surely not there. */
-  touch(session: OwnedSession): Promise<Touch | undefined>;
+  touch(session: OwnedSession, turn?: LeasingTurn): Promise<Touch | undefined>;
   /** The touch came to nothing: what stood there before stands again. */
   untouch(touch: Touch): Promise<void>;
   /** The session, which might have lived until `expireTimeMs`, is not there. */
@@ -41,6 +44,29 @@ export interface AccountIndex {
     readonly after?: SessionPosition;
   }): Promise<SessionPosition[]>;
   count(): Promise<number>;
+  /** Turns of all tenants whose lease may have run out, at most `limit` of each. */
+  dueLeases(limit: number): Promise<{ readonly tenant: string; readonly turnId: string }[]>;
+  /** Says when turns are to be looked at again. */
+  setLeases(tenant: string, turns: readonly LeaseLook[]): Promise<void>;
+}
+
+/**
+ * When a turn's lease is to be looked at: at a time (ms since the epoch); `now`, whether or not it is known; not again, as
+ * it does not run (`over`); or `never`, as it has ended for good. A time and `over` are for turns that were due: one that was
+ * told of anew meanwhile stays as it is.
+ */
+export interface LeaseLook {
+  readonly turnId: string;
+  readonly at: number | "now" | "over" | "never";
+}
+
+/**
+ * A turn that is about to take its session's lease. It is told of with the session, and so before it has the lease: whoever
+ * looks for leases that ran out misses none.
+ */
+export interface LeasingTurn {
+  readonly turnId: string;
+  readonly leaseMs: number;
 }
 
 /** A tenant is registered anew after this long at most, in milliseconds: as long as a lost registration is missed. */
@@ -63,29 +89,43 @@ export function createAccountIndex({
     await connection.run("parleyRegisterTenant", [TENANTS_KEY], [tenant, 2 * ttlMs]);
     registeredMs.set(tenant, nowMs);
   };
-  const touchAs = async (mode: "use" | "create", session: OwnedSession, created = ""): Promise<Touch | undefined> => {
+  const touchAs = async (
+    mode: "use" | "create",
+    session: OwnedSession,
+    { createTimeMs, turn }: { createTimeMs?: number; turn?: LeasingTurn | undefined },
+  ): Promise<Touch | undefined> => {
     await registerTenant(session.tenant);
-    const reply = await connection.run("parleyTouchAccount", keysOf(session), [
-      session.sessionId,
-      session.userId,
-      ttlMs,
-      accountKeys(session.tenant).userSessionsPrefix,
-      mode,
-      created,
-    ]);
+    const { userSessionsPrefix, leases } = accountKeys(session.tenant);
+    const reply = await connection.run(
+      "parleyTouchAccount",
+      [...keysOf(session), leases],
+      [
+        session.sessionId,
+        session.userId,
+        ttlMs,
+        userSessionsPrefix,
+        mode,
+        createTimeMs ?? "",
+        turn?.turnId ?? "",
+        turn?.leaseMs ?? 0,
+      ],
+    );
     if (reply === null) return undefined;
     const [nowMs, expireTimeMs, before] = reply as [number, number, number | Buffer];
     return { session, nowMs, expireTimeMs, before: String(before) };
   };
 
+  const listTenants = async (): Promise<string[]> =>
+    ((await connection.run("parleyListTenants", [TENANTS_KEY], [])) as Buffer[]).map(String);
+
   return {
-    async touchNew(session, createTimeMs) {
-      const touch = await touchAs("create", session, createTimeMs === undefined ? "" : String(createTimeMs));
+    async touchNew(session, options = {}) {
+      const touch = await touchAs("create", session, options);
       if (touch === undefined) throw new TypeError("a new session is always told of");
       return touch;
     },
 
-    touch: (session) => touchAs("use", session),
+    touch: (session, turn) => touchAs("use", session, { turn }),
 
     async untouch({ session, expireTimeMs, before }) {
       await connection.run("parleyUntouchAccount", keysOf(session), [
@@ -113,11 +153,26 @@ export function createAccountIndex({
     },
 
     async count() {
-      const tenants = (await connection.run("parleyListTenants", [TENANTS_KEY], [])) as Buffer[];
       const counts = await Promise.all(
-        tenants.map((tenant) => connection.run("parleyCountActive", [accountKeys(String(tenant)).active], [])),
+        (await listTenants()).map((tenant) => connection.run("parleyCountActive", [accountKeys(tenant).active], [])),
       );
       return counts.reduce<number>((sum, count) => sum + Number(count), 0);
+    },
+
+    async dueLeases(limit) {
+      const due = await Promise.all(
+        (await listTenants()).map(async (tenant) => {
+          const turns = (await connection.run("parleyDueLeases", [accountKeys(tenant).leases], [limit])) as Buffer[];
+          return turns.map((turnId) => ({ tenant, turnId: String(turnId) }));
+        }),
+      );
+      return due.flat();
+    },
+
+    async setLeases(tenant, turns) {
+      if (turns.length === 0) return;
+      const args = turns.flatMap(({ turnId, at }) => [turnId, at]);
+      await connection.run("parleySetLeases", [accountKeys(tenant).leases], [ttlMs, ...args]);
     },
   };
 }

@@ -7,16 +7,7 @@ import type { SessionRecord } from "../../gen/parley/storage/v1/session_record_p
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { TurnRecord } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import { Failure } from "../failure.ts";
-import type { SessionRef, TurnRef } from "../turns/ports.ts";
-
-/** Tokens and cost, added up. */
-export interface UsageTotals {
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-  readonly costMicroUsd: bigint;
-}
-
-export const NO_USAGE: UsageTotals = Object.freeze({ promptTokens: 0, completionTokens: 0, costMicroUsd: 0n });
+import { NO_USAGE, type SessionRef, type TurnRef, type UsageTotals } from "../turns/ports.ts";
 
 /** A session as callers see it. */
 export function sessionView(
@@ -116,15 +107,11 @@ export function gapFailure(): Failure {
   return new Failure("INTERNAL", {}, { cause: new Error("log entries do not follow each other") });
 }
 
-/** INTERNAL: the entry that ends a lost owner's turn does not go on from where its log ends. */
-export function checkClosingEntry(lastSequence: bigint, entry: TurnLogEntry): void {
-  if (sequenceOf(entry) !== lastSequence + 1n) throw gapFailure();
-}
-
-/** Why a turn ended, as its last entry says. */
-export function finishReasonOf(entry: TurnLogEntry): FinishReason {
-  const event = entry.event?.event;
-  return event?.case === "turnCompleted" ? event.value.finishReason : FinishReason.ERROR;
+/** Some of what was asked for is trimmed away. */
+export function trimmedFailure({ oldest, newest }: { oldest: bigint; newest: bigint }): Failure {
+  return new Failure("TURN_LOG_TRIMMED", {
+    metadata: { oldest_sequence: String(oldest), newest_sequence: String(newest) },
+  });
 }
 
 /** Milliseconds since the epoch. */

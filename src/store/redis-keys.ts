@@ -17,10 +17,15 @@ export interface SessionKeys {
   readonly queue: string;
   /** Sorted set: ids of waiting turns, by when their place lapses (ms). */
   readonly tickets: string;
-  /** Prefix of `turn:<id>`, hash: record (TurnRecord), epoch, nonce, last, finish, prompt, completion, cost. */
+  /**
+   * Prefix of `turn:<id>`, hash: record (TurnRecord), epoch, nonce, last, finish, prompt, completion, cost, window (messages);
+   * while it runs also stop (finish reason), takeovers, steps (lines of the journal), s1, s2 … (TurnStep).
+   */
   readonly turnPrefix: string;
   /** Prefix of `log:<id>`, stream: ids are `<sequence>-0`, field `e` is the TurnLogEntry. */
   readonly logPrefix: string;
+  /** Prefix of `live:<id>`, a sharded channel: what is appended to the log, where anybody listens. */
+  readonly livePrefix: string;
 }
 
 export function sessionKeys({ tenant, sessionId }: SessionRef): SessionKeys {
@@ -33,6 +38,7 @@ export function sessionKeys({ tenant, sessionId }: SessionRef): SessionKeys {
     tickets: `${tag}:tickets`,
     turnPrefix: `${tag}:turn:`,
     logPrefix: `${tag}:log:`,
+    livePrefix: `${tag}:live:`,
   };
 }
 
@@ -44,12 +50,27 @@ export interface AccountKeys {
   readonly userSessionsPrefix: string;
   /** Prefix of `rate:<user>`, counter. */
   readonly ratePrefix: string;
+  /** Sorted set: turns that have or are about to have a lease, by when to look whether it ran out (ms). */
+  readonly leases: string;
+  /** Prefix of `idempotency:<digest of user and key>`, hash: v (1), turn, hash (the request's digest), state. */
+  readonly idempotencyPrefix: string;
 }
 
 export function accountKeys(tenant: string): AccountKeys {
   const tag = `{a:${tenant}}`;
-  return { active: `${tag}:active`, userSessionsPrefix: `${tag}:sessions:`, ratePrefix: `${tag}:rate:` };
+  return {
+    active: `${tag}:active`,
+    userSessionsPrefix: `${tag}:sessions:`,
+    ratePrefix: `${tag}:rate:`,
+    leases: `${tag}:leases`,
+    idempotencyPrefix: `${tag}:idempotency:`,
+  };
 }
 
 /** Sorted set: tenants that may have a session, by when the last one expires at the earliest (ms). The only key of no tenant. */
 export const TENANTS_KEY = "{tenants}:active";
+
+/** Sharded channel of a process: ids of its turns that somebody wants to end. */
+export function stopChannel(processId: string): string {
+  return `{p:${processId}}:stop`;
+}

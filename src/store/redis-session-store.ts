@@ -2,13 +2,13 @@ import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
 import { SessionRecordSchema } from "../../gen/parley/storage/v1/session_record_pb.js";
 import { Failure } from "../failure.ts";
-import type { SessionPosition, SessionRef, SessionStore } from "../turns/ports.ts";
+import { NO_USAGE, type SessionPosition, type SessionRef, type SessionStore } from "../turns/ports.ts";
 import type { AccountIndex, OwnedSession, Touch } from "./account-index.ts";
-import { NO_USAGE, sessionView } from "./record-views.ts";
+import { sessionView } from "./record-views.ts";
 import type { RedisConnection } from "./redis-connection.ts";
 import { type SessionKeys, sessionKeys } from "./redis-keys.ts";
-import { SESSION_FIELDS } from "./redis-scripts.ts";
 import { newSessionRecord, withMetadata } from "./session-records.ts";
+import { SESSION_FIELDS } from "./session-scripts.ts";
 import { decodeRecord, encodeRecord } from "./stored-formats.ts";
 
 /** The half of the Redis store that keeps sessions. */
@@ -125,7 +125,7 @@ export function wholeSession(keys: SessionKeys): string[] {
 
 /** Tells the account that a stored session is used, even where the account has lost it. */
 export async function touchStored(index: AccountIndex, session: OwnedSession, createTimeMs: number): Promise<Touch> {
-  return (await index.touch(session)) ?? (await index.touchNew(session, createTimeMs));
+  return (await index.touch(session)) ?? (await index.touchNew(session, { createTimeMs }));
 }
 
 /** The end of life that was asked for was over before it arrived: this process or Redis stood still for a whole ttl. */

@@ -1,6 +1,7 @@
 import type { Store } from "../turns/ports.ts";
 import { createAccountIndex } from "./account-index.ts";
 import type { RedisConnection } from "./redis-connection.ts";
+import { createRedisKeyStore } from "./redis-key-store.ts";
 import { createRedisSessionStore } from "./redis-session-store.ts";
 import { createRedisTurnStore } from "./redis-turn-store.ts";
 
@@ -19,11 +20,15 @@ export interface RedisStoreOptions {
  */
 export function createRedisStore({ connection, ttlMs, leaseMs }: RedisStoreOptions): Store {
   const index = createAccountIndex({ connection, ttlMs });
-  const sessions = createRedisSessionStore({ connection, index, ttlMs });
+  const turns = createRedisTurnStore({ connection, index, ttlMs, leaseMs });
   return {
-    ...sessions,
-    ...createRedisTurnStore({ connection, index, ttlMs, leaseMs }),
+    ...createRedisSessionStore({ connection, index, ttlMs }),
+    ...turns,
+    ...createRedisKeyStore(connection),
     ping: () => connection.ping(),
-    close: () => connection.close(),
+    async close() {
+      await turns.close();
+      await connection.close();
+    },
   };
 }

@@ -1,11 +1,17 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type SessionRecord, SessionRecordSchema } from "../../gen/parley/storage/v1/session_record_pb.js";
+import { Failure } from "../failure.ts";
 import type { NewSession, NewTurn } from "../turns/ports.ts";
 import { SCHEMA_VERSION } from "./stored-formats.ts";
 
 /** A full queue is advised to be tried again after this long, in milliseconds: about one short turn. */
 export const QUEUE_FULL_RETRY_MS = 1_000;
+
+/** The session has a running turn, and its caller does not want to wait. */
+export function busyFailure(cursor: { readonly turnId: string; readonly lastSequence: bigint }): Failure {
+  return new Failure("SESSION_BUSY", cursor.turnId === "" ? {} : { cursor });
+}
 
 /** The record of a session that begins. */
 export function newSessionRecord(session: NewSession, createTimeMs: number): SessionRecord {

@@ -1,14 +1,16 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import type { RateLimiter } from "../accounts/rate-limit.ts";
 import { firstPrompt } from "../engine/single-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
-import { tokenizerFor } from "../engine/tokenizer.ts";
+import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
-import type { BeginOutcome, NewTurn, TurnStore } from "./ports.ts";
-import { newTurnRef } from "./turn-id.ts";
+import { claimTurn, isFinal, type KeyedTurn, requestHashOf } from "./idempotency.ts";
+import { type BeginOutcome, type KeyStore, type NewTurn, NO_USAGE, type TurnRef, type TurnStore } from "./ports.ts";
+import { newTurnRef, parseTurnId } from "./turn-id.ts";
+import { NO_PAST } from "./turn-journal.ts";
 import { logEntry } from "./turn-log-writer.ts";
 import type { RunningTurn, TurnRunner } from "./turn-runner.ts";
 
@@ -37,58 +39,128 @@ export interface TurnRequest {
   readonly useCase: string;
   /** 0: the server's bound. */
   readonly maxTokens: number;
+  /** Empty: every request is a new turn. */
+  readonly idempotencyKey: string;
+  readonly onBusy: NewTurn["onBusy"];
+  /** Whether the turn ends with its call. */
+  readonly endsWithCall: boolean;
 }
 
 export interface AdmissionPorts {
-  readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "closeAbandoned">;
+  readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "getTurn"> & KeyStore;
   readonly runner: TurnRunner;
   readonly rateLimiter: RateLimiter;
   readonly teams: { readonly byName: ReadonlyMap<string, TeamDefinition>; readonly defaultTeam: string };
+  readonly tools: ToolBox;
   readonly release: { readonly version: string; readonly track: string };
   /** Default and upper bound of a turn's tokens. */
   readonly maxTokens: number;
-  /** Whether this process takes no new turns any more. */
+  /** Whether this process accepts no new turns any more. */
   draining(): boolean;
   /** Called with +1 when a turn begins to wait and with -1 when it no longer does. */
   queueChanged(by: 1 | -1): void;
 }
 
+/** A turn that a request is answered with. */
+export interface AdmittedTurn {
+  readonly ref: TurnRef;
+  /** The turn was begun by this call; else it was begun by another with the same idempotency key, and is to be read. */
+  readonly begun: { readonly running: RunningTurn; readonly firstEntry: TurnLogEntry } | undefined;
+}
+
 /**
  * Admits a turn, in the order of DESIGN §4, and starts it. Yields the turn's place in the session's queue whenever that
- * changes; returns the running turn. Throws the refusal, or the signal's reason when that is aborted while waiting.
+ * changes. Throws the refusal, or the signal's reason when that is aborted while waiting.
  */
 export async function* admitTurn(
   request: TurnRequest,
   { ports, signal }: { ports: AdmissionPorts; signal: AbortSignal },
-): AsyncGenerator<number, RunningTurn> {
+): AsyncGenerator<number, AdmittedTurn> {
+  const fresh = newTurnRef({ tenant: request.tenant, sessionId: request.sessionId || crypto.randomUUID() });
+  if (request.idempotencyKey === "") return yield* admitNew(request, { ref: fresh, isPaid: false, ports, signal });
+
+  const keyed = await claimTurn(await claimOf(request, fresh), { store: ports.store, signal });
+  const { claim, state } = keyed;
+  const ref = parseTurnId(claim.turnId) ?? fresh;
+  if (state !== "new" && (await ports.store.getTurn(ref)) !== undefined) return { ref, begun: undefined };
+  // It had its answer, and that has expired: to run it again would pay twice.
+  if (state === "begun") throw new Failure("TURN_NOT_FOUND");
+  return yield* admitKeyed(request, { ref, keyed, ports, signal });
+}
+
+/** Admits a turn whose key is claimed; a refusal frees the key. */
+async function* admitKeyed(
+  request: TurnRequest,
+  { ref, keyed, ports, signal }: { ref: TurnRef; keyed: KeyedTurn; ports: AdmissionPorts; signal: AbortSignal },
+): AsyncGenerator<number, AdmittedTurn> {
+  const { claim, state } = keyed;
+  const { store } = ports;
+  try {
+    const onPaid = (): Promise<void> => store.markKey(claim, "admitted");
+    const admitted = yield* admitNew(request, { ref, isPaid: state === "admitted", onPaid, ports, signal });
+    // Who repeats the request finds the turn itself; the mark is for the time when that has expired.
+    store.markKey(claim, "begun").catch(() => undefined);
+    return admitted;
+  } catch (error) {
+    if (isFinal(error)) await store.releaseKey(claim).catch(() => undefined);
+    throw error;
+  }
+}
+
+async function claimOf(request: TurnRequest, { turnId }: TurnRef) {
+  const { tenant, userId, idempotencyKey: key, ...fields } = request;
+  return { tenant, userId, key, turnId, requestHash: await requestHashOf(fields) };
+}
+
+async function* admitNew(
+  request: TurnRequest,
+  {
+    ref,
+    isPaid,
+    onPaid,
+    ports,
+    signal,
+  }: {
+    ref: TurnRef;
+    /** The rate limit has counted the turn. */
+    isPaid: boolean;
+    onPaid?: () => Promise<void>;
+    ports: AdmissionPorts;
+    signal: AbortSignal;
+  },
+): AsyncGenerator<number, AdmittedTurn> {
   if (ports.draining()) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
   const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
-  await ports.rateLimiter.consume(request.tenant, request.userId);
+  if (!isPaid) {
+    await ports.rateLimiter.consume(request.tenant, request.userId);
+    await onPaid?.();
+  }
   const maxTokens = request.maxTokens || ports.maxTokens;
   // The refusal that needs no session comes before one is made or locked.
   const alone = { team, history: [], message: request.message, maxTokens };
-  if (firstPrompt(alone, tokenizerFor(team.agents[0].model)) === undefined) throw new Failure("TURN_TOKEN_BUDGET");
+  if (firstPrompt(alone, ports) === undefined) throw new Failure("TURN_TOKEN_BUDGET");
 
-  const turn = newTurn(request, { ports, team, maxTokens });
-  const lease = yield* waitForLease(turn, { ports, signal });
-  return ports.runner.start({
-    lease: lease.lease,
-    window: lease.window,
-    firstEntry: turn.firstEntry,
+  const turn = newTurn(request, { ref, ports, team, maxTokens });
+  const begun = yield* waitForLease(turn, { ports, signal });
+  if (begun === undefined) return { ref, begun: undefined };
+  const running = ports.runner.start({
+    lease: begun.lease,
+    record: turn.record,
+    window: begun.window,
     team,
-    message: request.message,
-    maxTokens,
+    past: NO_PAST,
+    usedBefore: NO_USAGE,
   });
+  return { ref, begun: { running, firstEntry: turn.firstEntry } };
 }
 
 function newTurn(
   request: TurnRequest,
-  { ports, team, maxTokens }: { ports: AdmissionPorts; team: TeamDefinition; maxTokens: number },
+  { ref, ports, team, maxTokens }: { ref: TurnRef; ports: AdmissionPorts; team: TeamDefinition; maxTokens: number },
 ): NewTurn {
-  const sessionId = request.sessionId || crypto.randomUUID();
-  const ref = newTurnRef({ tenant: request.tenant, sessionId });
   const { version, track } = ports.release;
+  const { sessionId, turnId } = ref;
   return {
     ...ref,
     createSession: request.sessionId === "",
@@ -102,49 +174,55 @@ function newTurn(
       message: request.message,
       maxTokens,
       createTime: timestampNow(),
+      agentTeamJson: JSON.stringify(team),
       ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
     }),
     firstEntry: logEntry(1n, {
       case: "turnStarted",
-      value: { sessionId, turnId: ref.turnId, agentTeam: team.name, version, track },
+      value: { sessionId, turnId, agentTeam: team.name, version, track },
     }),
     nonce: crypto.randomUUID(),
     maxQueue: MAX_QUEUE,
     windowMessages: team.historyMessages,
+    onBusy: request.onBusy,
   };
 }
 
 type Begun = Extract<BeginOutcome, { state: "begun" }>;
 
+/** Undefined: another call has begun the turn. */
 async function* waitForLease(
   turn: NewTurn,
   { ports, signal }: { ports: AdmissionPorts; signal: AbortSignal },
-): AsyncGenerator<number, Begun> {
+): AsyncGenerator<number, Begun | undefined> {
   let waiting = false;
   let place = 0;
   let toldMs = 0;
   let retryMs: number = QUEUE_RETRY_MS.first;
+  const wait = (by: 1 | -1): void => {
+    waiting = by === 1;
+    ports.queueChanged(by);
+    ports.runner.waits(by);
+  };
   try {
     for (;;) {
       const outcome = await ports.store.beginTurn(turn);
       switch (outcome.state) {
         case "begun":
-          waiting = leaveCount(waiting, ports);
+          if (waiting) wait(-1);
           return outcome;
-        case "abandoned": {
-          const closing = logEntry(outcome.lastSequence + 1n, {
-            case: "turnCompleted",
-            value: { finishReason: FinishReason.ERROR },
-          });
-          closing.failure = { $typeName: "parley.storage.v1.TurnFailure", reason: "TURN_LOST", retryAfterMs: 0n };
-          await ports.store.closeAbandoned({ ...turn, turnId: outcome.turnId }, outcome.lastSequence, closing);
+        case "exists":
+          return undefined;
+        case "preempted":
+          // It stands in the queue meanwhile, at its head.
+          if (!waiting) wait(1);
+          await ports.runner.end(outcome.running);
+          signal.throwIfAborted();
+          // The end was not written; whoever finds the lease given up writes it.
+          if (ports.runner.drained) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
           continue;
-        }
         case "queued":
-          if (!waiting) {
-            waiting = true;
-            ports.queueChanged(1);
-          }
+          if (!waiting) wait(1);
           if (outcome.position !== place || performance.now() - toldMs > QUEUE_HEARTBEAT_MS) {
             place = outcome.position;
             toldMs = performance.now();
@@ -153,20 +231,16 @@ async function* waitForLease(
       }
       await sleep(retryMs, signal);
       retryMs = Math.min(retryMs * 2, QUEUE_RETRY_MS.most);
-      if (ports.draining()) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
+      // Accepted turns are waited for by a drain, as long as it lasts.
+      if (ports.runner.drained) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
     }
   } finally {
     if (waiting) {
-      leaveCount(waiting, ports);
+      wait(-1);
       // Best effort: a place that nobody asks for lapses by itself.
       await ports.store.leaveQueue(turn).catch(() => undefined);
     }
   }
-}
-
-function leaveCount(waiting: boolean, ports: AdmissionPorts): false {
-  if (waiting) ports.queueChanged(-1);
-  return false;
 }
 
 /** Waits; rejects with the signal's reason when that is aborted. */

@@ -6,6 +6,9 @@ import { failureOfLastEntry, isLastEntry } from "./turn-end.ts";
 /** A reader that has been silent for this long hears a heartbeat, in milliseconds (DESIGN §3). */
 const HEARTBEAT_MS = 15_000;
 
+/** A reader of another process's turn looks for itself after this much silence, in milliseconds: messages may be lost. */
+const LOOK_MS = 3_000;
+
 /** Entries read from the store at a time. */
 const READ_LIMIT = 500;
 
@@ -20,7 +23,8 @@ export type TailItem =
 /**
  * Reads a turn's log: what is there after `afterSequence`, then what comes, to the last entry. Ends there, by a throw if
  * the turn's end is no OK. Throws the signal's reason when that is aborted, TURN_NOT_FOUND, TURN_LOG_TRIMMED, or what
- * `lost` aborts with: this process cannot go on with the turn and knows of nobody who does.
+ * `lost` aborts with, unless that is LEASE_LOST: then another process goes on with the turn, and so does the reader. Throws
+ * the reason of `leaving` when that is aborted and there is nothing to read.
  */
 export async function* tailTurn({
   store,
@@ -29,6 +33,7 @@ export async function* tailTurn({
   head,
   signal,
   lost,
+  leaving,
 }: {
   store: Pick<TurnStore, "follow" | "readLog">;
   ref: TurnRef;
@@ -36,21 +41,27 @@ export async function* tailTurn({
   /** Entries after `afterSequence` that the caller has already; then the store is not asked for them. */
   head?: readonly TurnLogEntry[];
   signal: AbortSignal;
+  /** Of a turn that this process works on; absent: the turn may be anybody's. */
   lost?: AbortSignal;
+  /** Aborted when this process goes away: who reads a turn of another one is sent on. */
+  leaving?: AbortSignal | undefined;
 }): AsyncGenerator<TailItem, void> {
   let buffer: TurnLogEntry[] = head === undefined ? [] : [...head];
   let mayLack = head === undefined;
   let last = afterSequence;
-  let askedForEnd = false;
   let wake: (() => void) | undefined;
   const stirred = (): void => wake?.();
-  const unfollow = store.follow(ref, (entries) => {
-    if (buffer.length < BUFFER_LIMIT) buffer.push(...entries);
+  const onEntries = (entries: readonly TurnLogEntry[]): void => {
+    if (entries.length > 0 && buffer.length < BUFFER_LIMIT) buffer.push(...entries);
     else mayLack = true;
     stirred();
-  });
+  };
+  let everywhere = lost === undefined;
+  let unfollow = store.follow(ref, onEntries, { everywhere });
   signal.addEventListener("abort", stirred);
   lost?.addEventListener("abort", stirred);
+  leaving?.addEventListener("abort", stirred);
+  let spokeMs = performance.now();
   try {
     for (;;) {
       signal.throwIfAborted();
@@ -70,6 +81,7 @@ export async function* tailTurn({
       if (newest !== undefined) {
         last = sequenceOf(newest);
         yield { case: "entries", entries };
+        spokeMs = performance.now();
         if (isLastEntry(newest)) {
           const failure = failureOfLastEntry(newest);
           if (failure !== undefined) throw failure;
@@ -77,27 +89,39 @@ export async function* tailTurn({
         }
         continue;
       }
-      if (lost?.aborted) {
-        // Whoever took the lease has written the turn's end, which is this reader's end too.
-        if (askedForEnd || !isLeaseLost(lost.reason)) throw lost.reason;
-        askedForEnd = true;
+      if (lost?.aborted && !everywhere) {
+        if (!isLeaseLost(lost.reason)) throw lost.reason;
+        // Whoever took the lease goes on, or has written the end.
+        everywhere = true;
         mayLack = true;
+        const unfollowHere = unfollow;
+        unfollow = store.follow(ref, onEntries, { everywhere });
+        unfollowHere();
       }
       if (buffer.length > 0 || mayLack || signal.aborted) continue;
+      leaving?.throwIfAborted();
+      const silentMs = performance.now() - spokeMs;
+      const waitMs = Math.max(0, Math.min(HEARTBEAT_MS - silentMs, everywhere ? LOOK_MS : HEARTBEAT_MS));
       const silent = await new Promise<boolean>((resolve) => {
-        const timer = setTimeout(resolve, HEARTBEAT_MS, true);
+        const timer = setTimeout(resolve, waitMs, true);
         wake = () => {
           clearTimeout(timer);
           resolve(false);
         };
       });
       wake = undefined;
-      if (silent) yield { case: "heartbeat" };
+      if (!silent) continue;
+      mayLack = everywhere;
+      if (performance.now() - spokeMs >= HEARTBEAT_MS) {
+        yield { case: "heartbeat" };
+        spokeMs = performance.now();
+      }
     }
   } finally {
     unfollow();
     signal.removeEventListener("abort", stirred);
     lost?.removeEventListener("abort", stirred);
+    leaving?.removeEventListener("abort", stirred);
   }
 }
 

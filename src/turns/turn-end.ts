@@ -17,6 +17,10 @@ export function failureOfLastEntry(entry: TurnLogEntry): Failure | undefined {
   switch (event.value.finishReason) {
     case FinishReason.CANCELLED:
       return new Failure("TURN_CANCELLED");
+    case FinishReason.INTERRUPTED:
+      return new Failure("TURN_INTERRUPTED");
+    case FinishReason.ROLLED_BACK:
+      return new Failure("TURN_ROLLED_BACK");
     case FinishReason.DEADLINE:
       return new Failure("DEADLINE_EXCEEDED");
     case FinishReason.ERROR:

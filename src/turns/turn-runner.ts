@@ -1,56 +1,53 @@
-import { create } from "@bufbuild/protobuf";
-import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { Role } from "../../gen/parley/chat/v1/message_pb.js";
-import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
-import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
+import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { Model } from "../engine/model.ts";
-import { runSingleTeam } from "../engine/single-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
-import { tokenizerFor } from "../engine/tokenizer.ts";
-import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
-import { Failure, type FailureReason } from "../failure.ts";
-import type { Lease, TurnCommit, TurnRef, TurnStore } from "./ports.ts";
-import { createTurnLogWriter } from "./turn-log-writer.ts";
-
-/** Version of the stored message format that this release writes. */
-const MESSAGE_SCHEMA_VERSION = 1;
-
-/** A store that fails is tried again after this many milliseconds, until the lease has run out. */
-const STORE_RETRY_MS = 100;
-
-/** A lease that is refused for these is no longer ours. */
-const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSION_DELETED"]);
+import type { ToolBox } from "../engine/tool.ts";
+import { Failure } from "../failure.ts";
+import type { ClaimedTurn, StopReason, TurnRef, TurnStore } from "./ports.ts";
+import { type BegunTurn, executeTurn } from "./turn-execution.ts";
+import type { TurnObserver } from "./turn-observer.ts";
+import { TurnStopped } from "./turn-stopped.ts";
+import { resumedTurn } from "./turn-takeover.ts";
 
 /** A turn that this process has begun and works on. */
 export interface RunningTurn {
   readonly ref: TurnRef;
-  /** The log's first entry. */
-  readonly firstEntry: TurnLogEntry;
-  /** Ends the turn early, with what was said. */
+  /** Ends the turn early, with what was said, even if this process has lost it. */
   stop(finishReason: FinishReason.CANCELLED | FinishReason.DEADLINE): void;
   /** Aborted when this process cannot go on with the turn and did not write its end. */
   readonly lost: AbortSignal;
 }
 
-/** A turn that the store has begun. */
-export interface BegunTurn {
-  readonly lease: Lease;
-  readonly firstEntry: TurnLogEntry;
-  readonly window: readonly MessageRecord[];
-  readonly team: TeamDefinition;
-  readonly message: string;
-  readonly maxTokens: number;
+export interface TurnRunnerPorts {
+  readonly store: TurnStore;
+  readonly model: Model;
+  readonly tools: ToolBox;
+  /** Teams by name, for turns whose records do not have theirs. */
+  readonly teams: ReadonlyMap<string, TeamDefinition>;
+  readonly leaseMs: number;
+  readonly observer: TurnObserver;
+}
+
+/** A turn that this process works on. */
+interface Work {
+  readonly turn: BegunTurn;
+  readonly stop: AbortController;
+  readonly lost: AbortController;
+  readonly done: Promise<void>;
 }
 
 /** Works on turns, each to its end, whoever reads them. */
 export class TurnRunner {
   readonly #ports: TurnRunnerPorts;
+  readonly #running = new Map<string, Work>();
+  /** Turns that wait in this process for their session. */
+  #waiting = 0;
   #drained = false;
-  readonly #running = new Map<string, { stop: AbortController; lost: AbortController; done: Promise<void> }>();
+  readonly #unlisten: () => void;
 
   constructor(ports: TurnRunnerPorts) {
     this.#ports = ports;
+    this.#unlisten = ports.store.onStop((turnId) => this.#lookAfter(turnId));
   }
 
   /** Turns that this process works on. */
@@ -58,275 +55,104 @@ export class TurnRunner {
     return this.#running.size;
   }
 
+  /** Whether this process takes no turn any more, waiting ones included. */
+  get drained(): boolean {
+    return this.#drained;
+  }
+
+  /** A turn that was accepted begins to wait (+1), or waits no more (-1): it is not left behind by a drain. */
+  waits(by: 1 | -1): void {
+    this.#waiting += by;
+  }
+
   /** Begins to work on a turn, in the next tick: whoever follows the log by then misses nothing. */
   start(turn: BegunTurn): RunningTurn {
     const stop = new AbortController();
     const lost = new AbortController();
     const done = Promise.resolve()
-      .then(() => this.#run(turn, stop, lost))
-      .finally(() => this.#running.delete(turn.lease.turnId));
-    this.#running.set(turn.lease.turnId, { stop, lost, done });
-    // Its admission was under way when all others were given up.
-    if (this.#drained) lost.abort(goingAway());
+      .then(() => executeTurn(turn, { ports: this.#ports, stop, lost }))
+      .finally(() => {
+        if (this.#running.get(turn.lease.turnId)?.stop === stop) this.#running.delete(turn.lease.turnId);
+      });
+    this.#running.set(turn.lease.turnId, { turn, stop, lost, done });
+    // Its admission was under way when all others were handed over.
+    if (this.#drained) {
+      lost.abort(goingAway());
+      void done.then(() => this.#handOver(turn));
+    }
     return {
       ref: turn.lease,
-      firstEntry: turn.firstEntry,
       lost: lost.signal,
-      stop: (finishReason) => stop.abort(new TurnStopped(finishReason)),
+      stop: (finishReason) => {
+        stop.abort(new TurnStopped(finishReason));
+        // Where another owner has the turn, or will have it, that one ends it.
+        void done.then(async () => {
+          if (lost.signal.aborted) await this.#ports.store.stopTurn(turn.lease, finishReason).catch(() => undefined);
+        });
+      },
     };
+  }
+
+  /** Goes on with a turn whose owner was lost, or ends it. Rejects when the store cannot be read. */
+  async takeOver(claimed: ClaimedTurn): Promise<void> {
+    this.#ports.observer.turnTakenOver({ lease: claimed.lease, takeovers: claimed.takeovers });
+    this.start(await resumedTurn(claimed, this.#ports));
+  }
+
+  /** Ends a turn that was taken from its owner for that, and waits until its end is written. */
+  async end(claimed: ClaimedTurn): Promise<void> {
+    const turn = await resumedTurn(claimed, this.#ports);
+    this.start(turn);
+    await this.#running.get(turn.lease.turnId)?.done;
   }
 
   /**
-   * Waits until the running turns have ended, those too that begin meanwhile; gives up those that have not after
-   * `deadlineMs`, and all that begin later.
+   * Waits until the running turns have ended, and those that wait for their session. After `deadlineMs` those that have
+   * not are handed over: their leases are given up, so that another process finds them at once.
    */
   async drain(deadlineMs: number): Promise<void> {
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(() => {
-      this.#drained = true;
-      late.resolve();
-    }, deadlineMs);
-    while (this.#running.size > 0 && !this.#drained) await Promise.race([this.#allDone(), late.promise]);
-    clearTimeout(timer);
+    const untilMs = performance.now() + deadlineMs;
+    while (this.#running.size + this.#waiting > 0 && performance.now() < untilMs) {
+      await sleep(Math.min(untilMs - performance.now(), DRAIN_LOOK_MS));
+    }
     this.#drained = true;
-    for (const turn of this.#running.values()) turn.lost.abort(goingAway());
-    await this.#allDone();
+    const left = [...this.#running.values()];
+    for (const { lost } of left) lost.abort(goingAway());
+    await Promise.all(left.map(({ done }) => done));
+    await Promise.all(left.map(({ turn }) => this.#handOver(turn)));
+    this.#unlisten();
   }
 
-  async #allDone(): Promise<void> {
-    await Promise.all([...this.#running.values()].map((turn) => turn.done));
+  /** Gives up the lease of a turn that this process does not work on any more. A lease that cannot be given up runs out. */
+  async #handOver({ lease }: BegunTurn): Promise<void> {
+    await this.#ports.store.releaseLease(lease).catch(() => undefined);
   }
 
-  async #run(turn: BegunTurn, stop: AbortController, lost: AbortController): Promise<void> {
-    const { store, model, leaseMs, observer } = this.#ports;
-    const { lease } = turn;
-    const { signal } = stop;
-    // It may have been given up before its work began.
-    const end = (): void => stop.abort(lost.signal.reason);
-    if (lost.signal.aborted) end();
-    lost.signal.addEventListener("abort", end, { once: true });
-    const startedMs = performance.now();
-    const said = createTally(turn);
-    const durably = <T>(write: () => Promise<T>): Promise<T> =>
-      retryStore(write, { forMs: leaseMs, signal: lost.signal });
-    // Counted when it is in the log, so that metrics and records agree even of a turn that is lost.
-    const recorded = (entries: readonly TurnLogEntry[]): void => {
-      for (const call of entries.flatMap(tokensOf)) observer.tokensRecorded(call);
-    };
-    const writer = createTurnLogWriter({
-      lastSequence: 1n,
-      append: async (entries) => {
-        await durably(() => store.append(lease, entries));
-        recorded(entries);
+  /** Somebody wants the turn to end: the store says why. */
+  #lookAfter(turnId: string): void {
+    const work = this.#running.get(turnId);
+    if (work === undefined) return;
+    this.#ports.store.renewLease(work.turn.lease).then(
+      (reason: StopReason | undefined) => {
+        if (reason !== undefined) work.stop.abort(new TurnStopped(reason));
       },
-      onError: (error) => lost.abort(error),
-    });
-    const renewal = setInterval(() => {
-      store.renewLease(lease).catch((error: unknown) => {
-        // A store that does not answer is the appends' business; a lease that is another's ends the work here.
-        if (error instanceof Failure && LEASE_IS_OVER.has(error.reason)) lost.abort(error);
-      });
-    }, leaseMs / 3);
-    const emit = (event: TurnEvent): void => {
-      said.add(event);
-      writer.emit(event);
-    };
-
-    try {
-      const end = await this.#work(turn, { emit, signal, model });
-      if (end.finishReason === FinishReason.CANCELLED && signal.reason instanceof TurnStopped) {
-        end.finishReason = signal.reason.finishReason;
-      }
-      emit({
-        case: "turnCompleted",
-        value: {
-          finishReason: end.finishReason,
-          tokenUsage: {
-            promptTokens: said.promptTokens,
-            completionTokens: said.completionTokens,
-            totalTokens: said.promptTokens + said.completionTokens,
-          },
-          ...(end.termination === undefined ? {} : { termination: end.termination }),
-        },
-      });
-      const entries = await writer.finish();
-      lost.signal.throwIfAborted();
-      const last = entries.at(-1);
-      if (end.failure !== undefined && last !== undefined) {
-        last.failure = {
-          $typeName: "parley.storage.v1.TurnFailure",
-          reason: end.failure.reason,
-          retryAfterMs: BigInt(Math.ceil(end.failure.facts.retryAfterMs ?? 0)),
-        };
-      }
-      await durably(() => store.commitTurn(lease, said.commit({ entries, end })));
-      recorded(entries);
-      observer.turnEnded({
-        turn,
-        finishReason: end.finishReason,
-        seconds: (performance.now() - startedMs) / 1_000,
-        usage: said.usage,
-        failure: end.failure,
-      });
-    } catch (error) {
-      lost.abort(error);
-      observer.turnLost({ turn, error: lost.signal.reason });
-    } finally {
-      clearInterval(renewal);
-    }
-  }
-
-  /** The team's work; a failure becomes an end of the turn, except where the turn itself is lost. */
-  async #work(
-    turn: BegunTurn,
-    ports: { emit(event: TurnEvent): void; signal: AbortSignal; model: Model },
-  ): Promise<WorkEnd> {
-    let messages = 0;
-    const input = { team: turn.team, history: turn.window, message: turn.message, maxTokens: turn.maxTokens };
-    try {
-      const run = () => runSingleTeam(input, { ...ports, newMessageId: () => `${turn.lease.turnId}.${++messages}` });
-      return { ...(await this.#ports.observer.around(turn, run)) };
-    } catch (error) {
-      ports.signal.throwIfAborted();
-      if (error instanceof Failure) return { finishReason: FinishReason.ERROR, failure: error };
-      this.#ports.observer.unexpected(turn, error);
-      return { finishReason: FinishReason.ERROR, failure: new Failure("INTERNAL", {}, { cause: error }) };
-    }
+      (error: unknown) => {
+        if (error instanceof Failure && error.reason !== "STORE_UNAVAILABLE") work.lost.abort(error);
+      },
+    );
   }
 }
 
-export interface TurnRunnerPorts {
-  readonly store: Pick<TurnStore, "append" | "commitTurn" | "renewLease">;
-  readonly model: Model;
-  readonly leaseMs: number;
-  readonly observer: TurnObserver;
-}
+/** So often a drain looks whether it is done, in milliseconds. */
+const DRAIN_LOOK_MS = 20;
 
-/** What logs, metrics and traces want to know of turns. */
-export interface TurnObserver {
-  /** Runs a team's work inside what the observer keeps around it, such as a span. */
-  around(turn: BegunTurn, work: () => Promise<TurnEnd>): Promise<TurnEnd>;
-  /** A model call's usage stands in a turn's log. */
-  tokensRecorded(call: CallTokens): void;
-  turnEnded(end: {
-    readonly turn: BegunTurn;
-    readonly finishReason: FinishReason;
-    readonly seconds: number;
-    /** Each model call's tokens. */
-    readonly usage: readonly CallTokens[];
-    readonly failure: Failure | undefined;
-  }): void;
-  /** The process could not write the turn's end. */
-  turnLost(loss: { readonly turn: BegunTurn; readonly error: unknown }): void;
-  /** A defect of ours. */
-  unexpected(turn: BegunTurn, error: unknown): void;
-}
-
-/** Tokens of one model call. */
-export interface CallTokens {
-  readonly model: string;
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-}
-
-/** The model call whose usage an entry records, if it does. */
-function tokensOf({ event }: TurnLogEntry): CallTokens[] {
-  if (event?.event.case !== "usageRecorded") return [];
-  const { model, tokenUsage } = event.event.value;
-  return [{ model, promptTokens: tokenUsage?.promptTokens ?? 0, completionTokens: tokenUsage?.completionTokens ?? 0 }];
-}
+/** A turn that is handed over goes on within about this time, in milliseconds. */
+const HANDED_OVER_RETRY_MS = 1_000;
 
 function goingAway(): Failure {
-  return new Failure("DRAINING", { retryAfterMs: 1_000 });
+  return new Failure("DRAINING", { retryAfterMs: HANDED_OVER_RETRY_MS });
 }
 
-/** Reason of a stop signal. */
-class TurnStopped extends Error {
-  readonly finishReason: FinishReason;
-
-  constructor(finishReason: FinishReason) {
-    super("turn stopped");
-    this.finishReason = finishReason;
-  }
-}
-
-type WorkEnd = { -readonly [K in keyof TurnEnd]: TurnEnd[K] } & { failure?: Failure };
-
-/** Repeats a write while the store does not answer. Writes under a lease are idempotent, so a lost answer does no harm. */
-async function retryStore<T>(
-  write: () => Promise<T>,
-  { forMs, signal }: { forMs: number; signal: AbortSignal },
-): Promise<T> {
-  const untilMs = performance.now() + forMs;
-  for (;;) {
-    const startedMs = performance.now();
-    try {
-      return await write();
-    } catch (error) {
-      // By its begin: a try that this process slept through says nothing of the store now.
-      const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && startedMs < untilMs;
-      if (!worthIt || signal.aborted) throw error;
-      await new Promise((resolve) => setTimeout(resolve, STORE_RETRY_MS));
-    }
-  }
-}
-
-/** Sums up a turn's events into what its commit writes. */
-function createTally(turn: BegunTurn) {
-  const tokenizer = tokenizerFor(turn.team.agents[0].model);
-  const record = (message: MessageRecord["message"] & object): MessageRecord =>
-    create(MessageRecordSchema, {
-      schemaVersion: MESSAGE_SCHEMA_VERSION,
-      message,
-      tokenCount: tokenizer.countText(message.content),
-      tokenizer: tokenizer.name,
-    });
-  const asked = timestampNow();
-  const spoken: { agent: string; content: string; messageId: string; createTime: typeof asked }[] = [];
-  const usage: CallTokens[] = [];
-  const sum = (count: (call: CallTokens) => number): number => usage.reduce((total, call) => total + count(call), 0);
-  return {
-    usage,
-    get promptTokens() {
-      return sum((call) => call.promptTokens);
-    },
-    get completionTokens() {
-      return sum((call) => call.completionTokens);
-    },
-    add(event: TurnEvent): void {
-      if (event.case === "messageCompleted" && event.value.content) {
-        const { agent = "", content, messageId = "" } = event.value;
-        spoken.push({ agent, content, messageId, createTime: timestampNow() });
-      } else if (event.case === "usageRecorded") {
-        const { promptTokens = 0, completionTokens = 0 } = event.value.tokenUsage ?? {};
-        usage.push({ model: event.value.model ?? "", promptTokens, completionTokens });
-      }
-    },
-    /** A failed turn leaves nothing in the history: who tries again says the same message once more. */
-    commit({ entries, end }: { entries: readonly TurnLogEntry[]; end: WorkEnd }): TurnCommit {
-      const { turnId } = turn.lease;
-      const failed = end.finishReason === FinishReason.ERROR;
-      const common = { $typeName: "parley.chat.v1.Message", turnId } as const;
-      return {
-        entries,
-        messages: failed
-          ? []
-          : [
-              record({
-                ...common,
-                role: Role.USER,
-                agent: "",
-                content: turn.message,
-                messageId: `${turnId}.0`,
-                createTime: asked,
-              }),
-              ...spoken.map((message) => record({ ...common, role: Role.ASSISTANT, ...message })),
-            ],
-        finishReason: end.finishReason,
-        promptTokens: this.promptTokens,
-        completionTokens: this.completionTokens,
-        costMicroUsd: 0n,
-      };
-    },
-  };
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
 }

@@ -19,7 +19,7 @@ import {
 const browser = useBrowser();
 let app: TestApp;
 beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML });
+  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 });
 afterAll(() => app.close());
 

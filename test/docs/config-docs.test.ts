@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import * as z from "zod";
 import { environmentVariables } from "../../src/config.ts";
 import { parleyYamlSchema, parseParleyYaml } from "../../src/parley-yaml.ts";
+import { STANDARD_TOOLS } from "../../src/tools/standard-tools.ts";
 
 const docs = readFileSync(join(import.meta.dirname, "../../docs/config.md"), "utf8");
 
@@ -19,9 +20,10 @@ test("the example of parley.yaml is valid and shows every field, with its defaul
   const [, example = ""] = docs.match(/```yaml\n([\s\S]*?)```/) ?? [];
   const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "https://api.openai.com/v1", apiKey: "key" };
   const env = { OPENAI_API_KEY: "key" };
-  const shown = parseParleyYaml(example, { fileName: "parley.yaml", defaults, env });
+  const tools = new Set(STANDARD_TOOLS.keys());
+  const shown = parseParleyYaml(example, { fileName: "parley.yaml", defaults, tools, env });
   expect(shown.problems).toEqual([]);
-  const empty = parseParleyYaml("", { fileName: "parley.yaml", defaults, env });
+  const empty = parseParleyYaml("", { fileName: "parley.yaml", defaults, tools, env });
   expect(shown.value).toEqual(empty.value);
   for (const field of fieldsOf(z.toJSONSchema(parleyYamlSchema, { io: "input" }))) {
     expect(example).toMatch(new RegExp(`\\b${field}:`));

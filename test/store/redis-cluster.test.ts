@@ -3,10 +3,11 @@ import { connectRedis } from "../../src/store/redis-connection.ts";
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { type RedisCluster, startRedisCluster } from "../support/redis-server.ts";
 import { describeStoreContract } from "./store-contract.ts";
+import { describeTurnsContract, type SharedStoreSubject } from "./turns-contract.ts";
 
 let cluster: RedisCluster;
 
-describeStoreContract("a Redis Cluster of three masters", {
+const subject: SharedStoreSubject = {
   async start() {
     cluster = await startRedisCluster();
   },
@@ -18,5 +19,9 @@ describeStoreContract("a Redis Cluster of three masters", {
     }
     return createRedisStore({ connection: connectRedis(cluster.url), ...options });
   },
+  join: async (options) => createRedisStore({ connection: connectRedis(cluster.url), ...options }),
   stop: () => cluster.stop(),
-});
+};
+
+describeStoreContract("a Redis Cluster of three masters", subject);
+describeTurnsContract("a Redis Cluster of three masters", subject);

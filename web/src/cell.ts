@@ -28,14 +28,29 @@ export function createCell<T>(initial: T): WritableCell<T> {
   };
 }
 
-/** The cell's value; the component renders again when it changes. */
-export function useCell<T>(cell: Cell<T>): T {
+/**
+ * The cell's value; the component renders again when it changes. `perFrame`: once a frame at most, for what changes as
+ * often as an answer that is replayed.
+ */
+export function useCell<T>(cell: Cell<T>, { perFrame = false }: { perFrame?: boolean } = {}): T {
   const [, rerender] = useReducer<number, undefined>((count) => count + 1, 0);
   const value = cell.get();
   useLayoutEffect(() => {
     // It may have changed between the rendering and now.
     if (!Object.is(cell.get(), value)) rerender(undefined);
-    return cell.watch(() => rerender(undefined));
+    let frame: number | undefined;
+    const unwatch = cell.watch(() => {
+      if (!perFrame) rerender(undefined);
+      else
+        frame ??= requestAnimationFrame(() => {
+          frame = undefined;
+          rerender(undefined);
+        });
+    });
+    return () => {
+      unwatch();
+      if (frame !== undefined) cancelAnimationFrame(frame);
+    };
   }, [cell]);
   return value;
 }

@@ -10,11 +10,16 @@ const COUNT_FROM = 9_000;
 
 interface ComposerProps {
   readonly conversation: Conversation;
+  /** A turn has not ended: what is sent now waits for it, or interrupts it. */
   readonly running: boolean;
+  /** That turn was asked to end. */
+  readonly stopping: boolean;
   readonly teams: readonly string[];
+  /** Names of each team's agents, by the team's name. */
+  readonly agents: Readonly<Record<string, readonly string[]>>;
 }
 
-export function Composer({ conversation, running, teams }: ComposerProps) {
+export function Composer({ conversation, running, stopping, teams, agents }: ComposerProps) {
   const draft = useCell(conversation.draft);
   const [agentTeam, setAgentTeam] = useState("");
   const field = useRef<HTMLTextAreaElement>(null);
@@ -34,9 +39,11 @@ export function Composer({ conversation, running, teams }: ComposerProps) {
     if (!running && document.activeElement === document.body) field.current?.focus();
   }, [running]);
 
-  const send = (): void => {
-    if (blank || running) return;
-    void conversation.send(draft, { agentTeam });
+  const send = ({ interrupts }: { interrupts: boolean }): void => {
+    // Of what is written now: it may be newer than what is shown.
+    const message = conversation.draft.get();
+    if (message.trim() === "") return;
+    conversation.send(message, { agentTeam, interrupts });
     field.current?.focus();
   };
   const stop = (): void => {
@@ -48,7 +55,7 @@ export function Composer({ conversation, running, teams }: ComposerProps) {
       class="composer"
       onSubmit={(event) => {
         event.preventDefault();
-        send();
+        send({ interrupts: false });
       }}
     >
       <label class="visually-hidden" for="message">
@@ -66,7 +73,7 @@ export function Composer({ conversation, running, teams }: ComposerProps) {
           // Enter that ends an input method's composition is no send.
           if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
           event.preventDefault();
-          send();
+          send({ interrupts: running && (event.ctrlKey || event.metaKey) });
         }}
       />
       <div class="composer-bar">
@@ -79,29 +86,66 @@ export function Composer({ conversation, running, teams }: ComposerProps) {
             <option value="">Default team</option>
             {teams.map((team) => (
               <option key={team} value={team}>
-                {team}
+                {labelOf(team, agents[team])}
               </option>
             ))}
           </select>
         )}
         <p id="message-keys" class="hint keys">
-          {running ? "Esc stops" : "Enter sends, Shift+Enter starts a new line"}
+          {keysHint({ running, stopping, blank })}
         </p>
         {length >= COUNT_FROM && (
           <p class={length > MESSAGE_CODE_POINTS ? "hint count over" : "hint count"}>
             {length.toLocaleString("en")} / {MESSAGE_CODE_POINTS.toLocaleString("en")}
           </p>
         )}
-        {running ? (
-          <button key="stop" type="button" class="round-button stop-button" aria-label="Stop" onClick={stop}>
-            <StopIcon />
-          </button>
-        ) : (
-          <button key="send" type="submit" class="round-button" aria-label="Send" disabled={blank}>
-            <SendIcon />
-          </button>
-        )}
+        <div class="composer-actions">
+          {running && !blank && (
+            <button
+              type="button"
+              class="quiet-button interrupt-button"
+              title="The running answer ends, and what it said is kept."
+              onClick={() => send({ interrupts: true })}
+            >
+              Interrupt
+            </button>
+          )}
+          {running && (
+            <button
+              key="stop"
+              type="button"
+              class="round-button stop-button"
+              aria-label="Stop"
+              aria-disabled={stopping}
+              onClick={stop}
+            >
+              <StopIcon />
+            </button>
+          )}
+          {(!running || !blank) && (
+            <button
+              key="send"
+              type="submit"
+              class="round-button"
+              aria-label={running ? "Send when the answer has ended" : "Send"}
+              disabled={blank}
+            >
+              <SendIcon />
+            </button>
+          )}
+        </div>
       </div>
     </form>
   );
+}
+
+/** Who is in a team of several. */
+function labelOf(team: string, agents: readonly string[] = []): string {
+  return agents.length > 1 ? `${team}: ${agents.join(", ")}` : team;
+}
+
+function keysHint({ running, stopping, blank }: { running: boolean; stopping: boolean; blank: boolean }): string {
+  if (stopping) return "Stopping …";
+  if (!running) return "Enter sends, Shift+Enter starts a new line";
+  return blank ? "Esc stops" : "Enter queues, Ctrl+Enter interrupts, Esc stops";
 }

@@ -72,6 +72,13 @@ export declare type TurnRecord = Message<"parley.storage.v1.TurnRecord"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 8;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * The definition of the agent team that the turn began with, as JSON: whoever takes the turn over goes on with it.
+   *
+   * @generated from field: string agent_team_json = 9;
+   */
+  agentTeamJson: string;
 };
 
 /**

@@ -1,0 +1,97 @@
+import { create } from "@bufbuild/protobuf";
+import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
+import {
+  type ToolCallFinished,
+  ToolCallFinishedSchema,
+  type ToolCallRequest,
+} from "../../gen/parley/storage/v1/turn_step_pb.js";
+import type { AgentDefinition } from "./team.ts";
+import type { Tool } from "./tool.ts";
+import type { TurnPorts } from "./turn.ts";
+
+/** What a tool says is cut to this many characters: it becomes part of a prompt. */
+const MAX_RESULT_CHARACTERS = 65_536;
+
+/** What the model is told of a call whose end nobody knows. */
+export const UNKNOWN_OUTCOME =
+  "The call was started, and its end is not known: it may have taken effect. It was not repeated.";
+
+/**
+ * Makes a tool call that a model asks for, unless it may not: then the model is told so. Whatever goes wrong is told to the
+ * model; only the end of the turn is thrown.
+ */
+export async function callTool(
+  request: ToolCallRequest,
+  { agent, timeoutMs, ports }: { agent: AgentDefinition; timeoutMs: number; ports: TurnPorts },
+): Promise<ToolCallFinished> {
+  const tool = agent.tools.includes(request.name) ? ports.tools.get(request.name) : undefined;
+  const toolCallId = ports.newToolCallId(request.id);
+  const named = { agent: agent.name, toolCallId, tool: request.name };
+  ports.emit({ case: "toolCallStarted", value: { ...named, argumentsJson: request.argumentsJson } });
+  const tell = (result: ToolCallFinished): ToolCallFinished => {
+    const { outcome, content } = result;
+    ports.emit({ case: "toolCallCompleted", value: { ...named, outcome, content } });
+    return result;
+  };
+  if (tool === undefined) return tell(noSuchTool(request.name));
+  const step = { agent: agent.name, name: tool.name, idempotent: tool.idempotent };
+  return await ports.toolStep(step, {
+    run: async ({ id }) => tell(await run(tool, { id, argumentsJson: request.argumentsJson, timeoutMs, ports })),
+    unknown: () => tell(result(ToolOutcome.UNKNOWN, UNKNOWN_OUTCOME)),
+  });
+}
+
+async function run(
+  tool: Tool,
+  {
+    id,
+    argumentsJson,
+    timeoutMs,
+    ports,
+  }: { id: string; argumentsJson: string; timeoutMs: number; ports: Pick<TurnPorts, "signal"> },
+): Promise<ToolCallFinished> {
+  if (!isJsonObject(argumentsJson)) {
+    return result(ToolOutcome.REFUSED, "The arguments are not a JSON object. The call was not made.");
+  }
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), timeoutMs);
+  const signal = AbortSignal.any([ports.signal, late.signal]);
+  try {
+    const content = await endedBy(tool.call(argumentsJson, { id, signal }), signal);
+    if (content.length <= MAX_RESULT_CHARACTERS) return result(ToolOutcome.OK, content);
+    return result(ToolOutcome.OK, `${content.slice(0, MAX_RESULT_CHARACTERS)} … (cut)`);
+  } catch {
+    if (ports.signal.aborted) return result(ToolOutcome.UNKNOWN, UNKNOWN_OUTCOME);
+    const why = late.signal.aborted ? "did not answer in time; it may have taken effect" : "failed";
+    return result(ToolOutcome.ERROR, `The tool ${why}.`);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The promise's outcome, or a rejection as soon as the signal is aborted: a tool need not obey it. */
+function endedBy<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const aborted = (): void => reject(signal.reason);
+    if (signal.aborted) aborted();
+    signal.addEventListener("abort", aborted, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));
+  });
+}
+
+function noSuchTool(name: string): ToolCallFinished {
+  return result(ToolOutcome.ERROR, `There is no tool named ${JSON.stringify(name)}. Answer without it.`);
+}
+
+function result(outcome: ToolOutcome, content: string): ToolCallFinished {
+  return create(ToolCallFinishedSchema, { outcome, content });
+}
+
+function isJsonObject(text: string): boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value);
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,202 @@
+import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
+import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
+import type { TurnRecord } from "../../gen/parley/storage/v1/turn_record_pb.js";
+import { runTeam } from "../engine/run-team.ts";
+import type { TeamDefinition } from "../engine/team.ts";
+import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
+import { Failure, type FailureReason } from "../failure.ts";
+import type { Lease, StopReason, UsageTotals } from "./ports.ts";
+import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
+import { createTurnLogWriter } from "./turn-log-writer.ts";
+import type { CallTokens } from "./turn-observer.ts";
+import type { TurnRunnerPorts } from "./turn-runner.ts";
+import { TurnStopped } from "./turn-stopped.ts";
+import { createTurnTally } from "./turn-tally.ts";
+
+/** A store that fails is tried again after this many milliseconds, until the lease has run out. */
+const STORE_RETRY_MS = 100;
+
+/** A lease that is refused for these is no longer ours. */
+const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSION_DELETED"]);
+
+/** A turn that this process has the lease of. */
+export interface BegunTurn {
+  readonly lease: Lease;
+  readonly record: TurnRecord;
+  readonly window: readonly MessageRecord[];
+  readonly team: TeamDefinition;
+  /** What former owners have written, and used. */
+  readonly past: TurnPast;
+  readonly usedBefore: UsageTotals;
+  /** Why the turn is not to go on but to end, if it is. */
+  readonly end?: StopReason | Failure;
+}
+
+/**
+ * Works on a turn to its end and writes it. Never rejects: `lost` is aborted when the end could not be written, so that
+ * another owner may. `stop` ends the work; it is aborted with `lost`.
+ */
+export async function executeTurn(
+  turn: BegunTurn,
+  { ports, stop, lost }: { ports: TurnRunnerPorts; stop: AbortController; lost: AbortController },
+): Promise<void> {
+  const { store, leaseMs, observer } = ports;
+  const { lease } = turn;
+  const startedMs = performance.now();
+  // It may have been given up before its work began.
+  const giveUp = (): void => stop.abort(lost.signal.reason);
+  if (lost.signal.aborted) giveUp();
+  lost.signal.addEventListener("abort", giveUp, { once: true });
+  // A turn that is only to be ended goes its way as far as its journal goes, and no further.
+  if (turn.end !== undefined) stop.abort(turn.end instanceof Failure ? turn.end : new TurnStopped(turn.end));
+  const tally = createTurnTally({
+    turnId: lease.turnId,
+    message: turn.record.message,
+    model: turn.team.agents[0].model,
+    askTime: turn.record.createTime ?? timestampNow(),
+    before: turn.usedBefore,
+  });
+  const durably = <T>(write: () => Promise<T>): Promise<T> => {
+    // Whoever gives a turn up cuts its calls: how they ended is not to be written, the next owner makes them anew.
+    lost.signal.throwIfAborted();
+    return retryStore(write, { forMs: leaseMs, signal: lost.signal });
+  };
+  // Counted when it is in the log, so that metrics and records agree even of a turn that is lost.
+  const recorded = (entries: readonly TurnLogEntry[]): void => {
+    for (const call of entries.flatMap(tokensOf)) observer.tokensRecorded(call);
+  };
+  const stopFor = (reason: StopReason): void => stop.abort(new TurnStopped(reason));
+  const writer = createTurnLogWriter({
+    lastSequence: turn.past.lastSequence,
+    lastLine: turn.past.steps.length,
+    append: async (entries, steps) => {
+      // What a call says because it is broken off here is no part of a turn that goes on elsewhere.
+      lost.signal.throwIfAborted();
+      const reason = await durably(() => store.append(lease, entries, steps));
+      if (reason === undefined) recorded(entries);
+      else stopFor(reason);
+      return reason === undefined;
+    },
+    onError: (error) => lost.abort(error),
+  });
+  const renewal = setInterval(() => {
+    store.renewLease(lease).then(
+      (reason) => {
+        if (reason !== undefined) stopFor(reason);
+      },
+      (error: unknown) => {
+        // A store that does not answer is the appends' business; a lease that is another's ends the work here.
+        if (error instanceof Failure && LEASE_IS_OVER.has(error.reason)) lost.abort(error);
+      },
+    );
+  }, leaseMs / 3);
+  const journal = createTurnJournal({
+    turnId: lease.turnId,
+    past: turn.past,
+    writer,
+    tally,
+    maxTokens: turn.record.maxTokens,
+    signal: stop.signal,
+  });
+
+  try {
+    const end = await workOn(turn, { ports, journal, signal: stop.signal });
+    lost.signal.throwIfAborted();
+    const emit = (event: TurnEvent): void => {
+      tally.add(event);
+      writer.emit(event);
+    };
+    journal.close();
+    const { promptTokens, completionTokens } = tally.usage;
+    emit({
+      case: "turnCompleted",
+      value: {
+        finishReason: end.finishReason,
+        tokenUsage: { promptTokens, completionTokens, totalTokens: promptTokens + completionTokens },
+        costMicroUsd: tally.usage.costMicroUsd,
+        ...(end.termination === undefined ? {} : { termination: end.termination }),
+      },
+    });
+    const entries = await writer.finish();
+    lost.signal.throwIfAborted();
+    setFailure(entries.at(-1), end.failure);
+    await durably(() => store.commitTurn(lease, tally.commit({ entries, finishReason: end.finishReason })));
+    recorded(entries);
+    observer.turnEnded({
+      turn,
+      finishReason: end.finishReason,
+      seconds: (performance.now() - startedMs) / 1_000,
+      promptTokens,
+      completionTokens,
+      failure: end.failure,
+    });
+  } catch (error) {
+    lost.abort(error);
+    observer.turnLost({ turn, error: lost.signal.reason });
+  } finally {
+    clearInterval(renewal);
+  }
+}
+
+type Journal = ReturnType<typeof createTurnJournal>;
+type WorkEnd = TurnEnd & { readonly failure?: Failure };
+
+/** The team's work; a failure becomes an end of the turn, except where the turn itself is lost. */
+async function workOn(
+  turn: BegunTurn,
+  { ports, journal, signal }: { ports: TurnRunnerPorts; journal: Journal; signal: AbortSignal },
+): Promise<WorkEnd> {
+  const { record, team, window } = turn;
+  const input = { team, history: window, message: record.message, maxTokens: record.maxTokens };
+  try {
+    const run = () => runTeam(input, { ...journal, model: ports.model, tools: ports.tools, signal });
+    const end = await ports.observer.around(turn, run);
+    // Only a stop makes a team end so; why it was stopped is not the team's business.
+    if (end.finishReason !== FinishReason.CANCELLED || !(signal.reason instanceof TurnStopped)) return end;
+    return { finishReason: signal.reason.finishReason };
+  } catch (error) {
+    if (signal.reason instanceof TurnStopped) return { finishReason: signal.reason.finishReason };
+    if (error === turn.end && error instanceof Failure) return { finishReason: FinishReason.ERROR, failure: error };
+    signal.throwIfAborted();
+    if (error instanceof Failure) return { finishReason: FinishReason.ERROR, failure: error };
+    ports.observer.unexpected(turn, error);
+    return { finishReason: FinishReason.ERROR, failure: new Failure("INTERNAL", {}, { cause: error }) };
+  }
+}
+
+function setFailure(last: TurnLogEntry | undefined, failure: Failure | undefined): void {
+  if (last === undefined || failure === undefined) return;
+  last.failure = {
+    $typeName: "parley.storage.v1.TurnFailure",
+    reason: failure.reason,
+    retryAfterMs: BigInt(Math.ceil(failure.facts.retryAfterMs ?? 0)),
+  };
+}
+
+/** The model call whose usage an entry records, if it does. */
+function tokensOf({ event }: TurnLogEntry): CallTokens[] {
+  if (event?.event.case !== "usageRecorded") return [];
+  const { model, tokenUsage } = event.event.value;
+  return [{ model, promptTokens: tokenUsage?.promptTokens ?? 0, completionTokens: tokenUsage?.completionTokens ?? 0 }];
+}
+
+/** Repeats a write while the store does not answer. Writes under a lease are idempotent, so a lost answer does no harm. */
+async function retryStore<T>(
+  write: () => Promise<T>,
+  { forMs, signal }: { forMs: number; signal: AbortSignal },
+): Promise<T> {
+  const untilMs = performance.now() + forMs;
+  for (;;) {
+    const startedMs = performance.now();
+    try {
+      return await write();
+    } catch (error) {
+      // By its begin: a try that this process slept through says nothing of the store now.
+      const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && startedMs < untilMs;
+      if (!worthIt || signal.aborted) throw error;
+      await new Promise((resolve) => setTimeout(resolve, STORE_RETRY_MS));
+    }
+  }
+}

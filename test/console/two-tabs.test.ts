@@ -1,0 +1,154 @@
+import type { Page } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually, useBrowser } from "../support/browser.ts";
+import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { choose, messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
+
+// Two tabs of one browser on one session.
+
+const browser = useBrowser();
+let app: TestApp;
+beforeAll(async () => {
+  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+});
+afterAll(() => app.close());
+
+const YAML = `
+agents:
+  assistant: {}
+  narrator: { model: sim-9999x20 }
+  brief: { model: sim-100x20 }
+  broken: { model: sim-500 }
+teams:
+  assistant: { kind: single, agent: assistant }
+  narrator: { kind: single, agent: narrator }
+  brief: { kind: single, agent: brief }
+  broken: { kind: single, agent: broken }
+`;
+
+async function twoTabs(): Promise<{ first: Page; second: Page }> {
+  const first = await browser.visit(app.url);
+  await say(first, "hello");
+  return { first, second: await browser.open(first, first.url()) };
+}
+
+test("a turn that is begun in one tab streams in the other, and is the same in both", async () => {
+  const { first, second } = await twoTabs();
+  await turns(second).getByText("You said: “hello”.").waitFor();
+  await choose(first, "brief");
+  const calls = app.simulated.callCount;
+  await send(first, "a short story");
+  await turns(second).last().locator(".question").getByText("a short story").waitFor();
+  await turns(second)
+    .last()
+    .locator(".reply-open")
+    .getByText(/piece 3\b/)
+    .waitFor();
+  expect(await stopButton(second).isVisible()).toBe(true);
+
+  const texts = (page: Page) => turns(page).locator(".question, .reply, .facts").allTextContents();
+  await turns(first).last().locator(".facts").waitFor();
+  await turns(second).last().locator(".facts").waitFor();
+  expect((await texts(second)).slice(0, -1)).toEqual((await texts(first)).filter((text) => !/ms$|s$/.test(text)));
+  expect(await turns(second).count()).toBe(2);
+  expect(app.simulated.callCount).toBe(calls + 1);
+});
+
+test("a tab stops what the other began, and sends into the same queue", async () => {
+  const { first, second } = await twoTabs();
+  await choose(first, "narrator");
+  await send(first, "tell me everything");
+  await turns(second)
+    .last()
+    .getByText(/piece 3\b/)
+    .waitFor();
+  await send(second, "and then?");
+  await turns(second).last().getByText("Waiting: 1 turn ahead").waitFor();
+  await turns(first).last().getByText("Waiting: 1 turn ahead").waitFor();
+  await stopButton(second).click();
+  for (const page of [first, second]) {
+    await turns(page).locator(".end").getByText("Stopped.").waitFor();
+    await turns(page).last().getByText("You said: “and then?”.").waitFor();
+    expect(await turns(page).locator(".question").allTextContents()).toEqual([
+      "You: hello",
+      "You: tell me everything",
+      "You: and then?",
+    ]);
+  }
+});
+
+test("a message that waits is taken back in the other tab", async () => {
+  const { first, second } = await twoTabs();
+  await choose(first, "narrator");
+  await send(first, "tell me everything");
+  await turns(first)
+    .last()
+    .getByText(/piece 3\b/)
+    .waitFor();
+  await send(first, "on second thoughts");
+  await turns(second).last().getByText("Waiting: 1 turn ahead").waitFor();
+  const calls = app.simulated.callCount;
+  await turns(second).last().getByRole("button", { name: "Take back" }).click();
+  await eventually(() => turns(first).count()).toBe(2);
+  expect(await messageField(second).inputValue()).toBe("on second thoughts");
+  await stopButton(first).click();
+  await turns(first).locator(".end").waitFor();
+  await choose(first, "assistant");
+  await say(first, "something else");
+  expect(app.simulated.callCount).toBe(calls + 1);
+});
+
+test("a tab that is closed leaves its waiting message to the other", async () => {
+  const { first, second } = await twoTabs();
+  await choose(first, "narrator");
+  await send(first, "tell me everything");
+  await turns(first)
+    .last()
+    .getByText(/piece 3\b/)
+    .waitFor();
+  await choose(first, "assistant");
+  await send(first, "and then?");
+  await turns(second).last().getByText("Waiting: 1 turn ahead").waitFor();
+  await first.close();
+  await stopButton(second).click();
+  await turns(second).last().getByText("You said: “and then?”.").waitFor();
+  expect(await turns(second).count()).toBe(3);
+});
+
+test("a message that is refused in one tab is not sent by the other", async () => {
+  const { first, second } = await twoTabs();
+  await choose(first, "broken");
+  await send(first, "this fails");
+  await turns(first).getByRole("alert").getByText("The model did not answer, or broke off.").waitFor();
+  await eventually(() => messageField(first).inputValue()).toBe("this fails");
+  expect(await messageField(second).inputValue()).toBe("");
+  await choose(first, "assistant");
+  await messageField(first).press("Enter");
+  await turns(second).last().getByText("You said: “this fails”.").waitFor();
+});
+
+test("a session that is begun or deleted in one tab comes and goes in the other", async () => {
+  const { first, second } = await twoTabs();
+  await first.getByRole("button", { name: "New session" }).click();
+  await say(first, "a second session");
+  await sessionButtons(second).getByText("a second session").click();
+  await turns(second).getByText("You said: “a second session”.").waitFor();
+  expect(sessionIdOf(second)).toBe(sessionIdOf(first));
+
+  await first.getByRole("button", { name: "Delete a second session" }).click();
+  await first.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await second.getByText("Say something.").waitFor();
+  expect(sessionIdOf(second)).toBe("");
+  await eventually(() => sessionButtons(second).getByText("a second session").count()).toBe(0);
+});
+
+test("tabs of different users keep apart", async () => {
+  const { first, second } = await twoTabs();
+  const field = second.getByRole("textbox", { name: "You are" });
+  await field.fill("somebody else");
+  await field.press("Enter");
+  await second.getByText("No sessions yet.").waitFor();
+  await say(first, "only mine");
+  expect(await sessionButtons(second).count()).toBe(0);
+  expect(await turns(second).count()).toBe(0);
+});

@@ -1,0 +1,259 @@
+import { create } from "@bufbuild/protobuf";
+import { expect, vi } from "vitest";
+import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
+import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
+import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
+import type { Model, ModelMessage } from "../../src/engine/model.ts";
+import type { TeamDefinition } from "../../src/engine/team.ts";
+import type { Tool } from "../../src/engine/tool.ts";
+import { Failure } from "../../src/failure.ts";
+import { createMemoryStore } from "../../src/store/memory-store.ts";
+import { NO_USAGE, type StopReason, type TurnStore } from "../../src/turns/ports.ts";
+import { type BegunTurn, executeTurn } from "../../src/turns/turn-execution.ts";
+import { NO_PAST } from "../../src/turns/turn-journal.ts";
+import { logEntry } from "../../src/turns/turn-log-writer.ts";
+import { resumedTurn } from "../../src/turns/turn-takeover.ts";
+import { begin, newTurn } from "../store/store-contract.ts";
+
+/** What the model says in one call. */
+export interface Line {
+  readonly pieces: readonly string[];
+  /** Names of the tools that it asks for. */
+  readonly calls: readonly string[];
+}
+
+/** Where an owner dies: at which of its writes, and whether that one was still written. */
+export interface Cut {
+  readonly write: number;
+  readonly written: boolean;
+}
+
+/** A conversation: who takes part, and what the model says, call by call. */
+export interface Play {
+  readonly team: TeamDefinition;
+  readonly lines: readonly Line[];
+}
+
+const LEASE_MS = 10_000;
+const TOOL_NAMES = ["idempotent", "once"] as const;
+
+/** Runs one turn by owners that die one after the other, and the last one to its end. */
+export async function runInPieces(
+  { team, lines }: Play,
+  {
+    cuts,
+    turnId,
+    known = new Map(),
+    stopBefore,
+    stopAt,
+    lostAnswers = [],
+  }: {
+    cuts: readonly Cut[];
+    turnId: string;
+    /** What the model says to which prompt; filled where it is empty. */
+    known?: Map<string, Line>;
+    /** Somebody wants the turn to end when the first owner has died. */
+    stopBefore?: StopReason;
+    /** Somebody wants it to end just before an owner's write. */
+    stopAt?: { readonly owner: number; readonly write: number; readonly reason: StopReason };
+    /** Writes, counted over all owners, that are made and whose answers are lost. */
+    lostAnswers?: readonly number[];
+  },
+) {
+  let clockMs = 1_000_000;
+  const store = createMemoryStore({ ttlMs: 3_600_000, leaseMs: LEASE_MS, now: () => clockMs });
+  const isScript = known.size === 0;
+  /** Prompts and tool calls of each owner. */
+  const owners: { prompts: string[]; tools: string[]; finished: { models: number; tools: number } }[] = [];
+  const current = () => owners.at(-1) ?? expect.unreachable();
+
+  /** Sequence of the newest entry when somebody wanted the end. */
+  let stoppedAfter: bigint | undefined;
+  const stop = async (reason: StopReason): Promise<void> => {
+    stoppedAfter = (await store.stopTurn(lease, reason))?.lastSequence;
+  };
+  let writes = 0;
+  /** A store that is lost to its owner from a write on, and that may lose answers. */
+  const mortal = (cut: Cut | undefined): TurnStore => {
+    const owner = owners.length - 1;
+    let ownWrites = 0;
+    let dead = false;
+    const write = async <T>(make: () => Promise<T>): Promise<T> => {
+      if (dead) throw new Failure("LEASE_LOST");
+      ownWrites++;
+      writes++;
+      if (stopAt?.owner === owner && stopAt.write === ownWrites) await stop(stopAt.reason);
+      if (ownWrites !== cut?.write) {
+        const result = await make();
+        if (lostAnswers.includes(writes)) throw new Failure("STORE_UNAVAILABLE");
+        return result;
+      }
+      dead = true;
+      if (cut.written) await make();
+      throw new Failure("LEASE_LOST");
+    };
+    return {
+      ...store,
+      append: (...args) => write(() => store.append(...args)),
+      commitTurn: (...args) => write(() => store.commitTurn(...args)),
+      renewLease: async (held) => (dead ? Promise.reject(new Failure("LEASE_LOST")) : await store.renewLease(held)),
+    };
+  };
+
+  const model: Model = {
+    async call({ model: name, messages }, { signal, onText, onAttempt }) {
+      const prompt = keyOf(name, messages);
+      if (isScript) known.set(prompt, lines[Math.min(known.size, lines.length - 1)] ?? expect.unreachable());
+      current().prompts.push(prompt);
+      const line = known.get(prompt) ?? expect.fail("the team asks what it did not ask in one piece");
+      const usage = { promptTokens: 10, completionTokens: 3, source: UsageSource.PROVIDER };
+      for (const piece of line.pieces) {
+        if (signal.aborted) {
+          onAttempt({ model: name, outcome: "cancelled", usage });
+          throw new Failure("CALL_CANCELLED");
+        }
+        onText(piece);
+        await soon();
+      }
+      onAttempt({ model: name, outcome: "ok", usage });
+      const toolCalls = line.calls.map((tool, index) => ({ id: `c${index}`, name: tool, argumentsJson: "{}" }));
+      const text = line.pieces.join("");
+      return { model: name, text, toolCalls, ended: toolCalls.length > 0 ? "tool_calls" : "stop", usage };
+    },
+  };
+  const tools = new Map(
+    TOOL_NAMES.map((name): [string, Tool] => [
+      name,
+      {
+        name,
+        description: name,
+        parameters: {},
+        idempotent: name === "idempotent",
+        async call(_, { id }) {
+          current().tools.push(`${name} ${id}`);
+          await soon();
+          return `${name} did it`;
+        },
+      },
+    ]),
+  );
+
+  const run = async (turn: BegunTurn, cut: Cut | undefined): Promise<void> => {
+    const { steps } = turn.past;
+    owners.push({
+      prompts: [],
+      tools: [],
+      finished: {
+        models: steps.filter(({ step }) => step.case === "model").length,
+        tools: steps.filter(({ step }) => step.case === "tool").length,
+      },
+    });
+    const ports = {
+      store: mortal(cut),
+      model,
+      tools,
+      teams: new Map(),
+      leaseMs: LEASE_MS,
+      observer: {
+        around: (
+          _: BegunTurn,
+          work: () => ReturnType<Parameters<typeof executeTurn>[1]["ports"]["observer"]["around"]>,
+        ) => work(),
+        tokensRecorded: () => undefined,
+        turnEnded: () => undefined,
+        turnLost: () => undefined,
+        turnTakenOver: () => undefined,
+        unexpected: (_: BegunTurn, error: unknown) => expect.fail(`unexpected: ${String(error)}`),
+      },
+    };
+    await executeTurn(turn, { ports, stop: new AbortController(), lost: new AbortController() });
+  };
+
+  const firstEntry = logEntry(1n, { case: "turnStarted", value: { sessionId: "s1", turnId } });
+  const asked = { ...newTurn("s1"), turnId, firstEntry, createSession: true, nonce: "first" };
+  asked.record = create(TurnRecordSchema, {
+    ...asked.record,
+    message: "go",
+    maxTokens: 1_000_000,
+    agentTeam: team.name,
+    agentTeamJson: JSON.stringify(team),
+  });
+  const { lease, window } = await begin(store, asked);
+  await run({ lease, window, record: asked.record, team, past: NO_PAST, usedBefore: NO_USAGE }, cuts[0]);
+  for (let next = 1; ; next++) {
+    clockMs += LEASE_MS + 1;
+    if (next === 1 && stopBefore !== undefined) await stop(stopBefore);
+    const [claimed] = await store.claimTurns(1);
+    if (claimed === undefined) break;
+    await run(await resumedTurn(claimed, { store, teams: new Map() }), cuts[next]);
+  }
+  const log = (await store.readLog(lease, 0n, 10_000)) ?? [];
+  const turn = (await store.getTurn(lease)) ?? expect.fail("the turn is gone");
+  const messages = (await store.listMessages(lease, { offset: 0, limit: 1_000 })) ?? [];
+  await store.close();
+  return { log, turn, messages, owners, known, stoppedAfter };
+}
+
+/** A prompt, but for what tools said: that may be unknown. */
+function keyOf(model: string, messages: readonly ModelMessage[]): string {
+  return JSON.stringify([
+    model,
+    messages.map((message) => ({ ...message, ...(message.role === "tool" ? { content: "" } : {}) })),
+  ]);
+}
+
+/** Long enough for an append to be made. */
+async function soon(): Promise<void> {
+  await vi.advanceTimersByTimeAsync(26);
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Events in order, without text that is void, and neighbouring deltas as one. */
+export function standing(log: readonly TurnLogEntry[]) {
+  const events: { sequence: bigint; case: string; value: Readonly<Record<string, unknown>> }[] = [];
+  for (const { event } of log) {
+    if (event?.event.case === undefined) continue;
+    const { sequence } = event;
+    if (event.event.case === "stepRestarted") {
+      const { discardTextAfterSequence } = event.event.value;
+      const kept = events.filter((one) => one.case !== "textDelta" || one.sequence <= discardTextAfterSequence);
+      events.splice(0, events.length, ...kept);
+    } else {
+      events.push({ sequence, case: event.event.case, value: { ...event.event.value } });
+    }
+  }
+  const merged: { case: string; value: Readonly<Record<string, unknown>> }[] = [];
+  for (const { case: name, value } of events) {
+    const last = merged.at(-1);
+    if (name === "textDelta" && last?.case === "textDelta" && last.value.agent === value.agent) {
+      merged[merged.length - 1] = { case: name, value: { ...value, text: `${last.value.text}${value.text}` } };
+    } else {
+      merged.push({ case: name, value });
+    }
+  }
+  return merged;
+}
+
+/** Fails where a log is no turn's: a gap, a duplicate, no end or two, text that no message says, usage that does not add up. */
+export function expectWhole(log: readonly TurnLogEntry[], finishReason: FinishReason): void {
+  expect(log.map(({ event }) => event?.sequence)).toEqual(log.map((_, index) => BigInt(index + 1)));
+  const ends = log.flatMap(({ event }, index) => (event?.event.case === "turnCompleted" ? [index] : []));
+  expect(ends).toEqual([log.length - 1]);
+  const events = standing(log);
+  let text = "";
+  for (const { case: name, value } of events) {
+    if (name === "textDelta") text += value.text;
+    if (name !== "messageCompleted") continue;
+    expect(text).toBe(value.content);
+    text = "";
+  }
+  expect(text).toBe("");
+  let [promptTokens, completionTokens] = [0, 0];
+  for (const { event } of log) {
+    if (event?.event.case !== "usageRecorded") continue;
+    promptTokens += event.event.value.tokenUsage?.promptTokens ?? 0;
+    completionTokens += event.event.value.tokenUsage?.completionTokens ?? 0;
+  }
+  expect(events.at(-1)?.value).toMatchObject({ finishReason, tokenUsage: { promptTokens, completionTokens } });
+}
