@@ -93,7 +93,7 @@ test("of a team of one nobody is named", async () => {
 test("the teams are offered with their agents, and the chosen one answers", async () => {
   const page = await browser.visit(app.url);
   const field = page.getByRole("combobox", { name: "Team that answers" });
-  expect(await field.locator("option").allTextContents()).toEqual([
+  await eventually(() => field.locator("option").allTextContents()).toEqual([
     "Default team",
     "assistant",
     "clock",
