@@ -13,7 +13,7 @@ import {
   type TurnStore,
 } from "../turns/ports.ts";
 import { createLogHub } from "./log-hub.ts";
-import type { MemoryState, StoredSession, StoredTurn } from "./memory-state.ts";
+import { type MemoryState, type StoredSession, type StoredTurn, windowOf } from "./memory-state.ts";
 import {
   addUsage,
   firstSequenceOf,
@@ -245,10 +245,6 @@ function take({ session, nonce, untilMs }: { session: StoredSession; nonce: stri
     stop: turn.stop,
     takeovers: turn.takeovers,
   };
-}
-
-function windowOf(session: StoredSession, messages: number) {
-  return messages > 0 ? session.messages.slice(-messages) : [];
 }
 
 /** Appends what the log lacks. False: it had them all. */

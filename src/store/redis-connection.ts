@@ -44,10 +44,27 @@ export interface RedisConnectionOptions {
 /** A script's argument; numbers must be integers. */
 export type RedisArgument = string | number | Uint8Array;
 
+/** A Lua script and how many keys it takes. */
+export interface RedisScript {
+  readonly numberOfKeys: number;
+  readonly lua: string;
+  /** Writes nothing, so that no replica need have it. */
+  readonly readOnly?: true;
+}
+
+/** Runs the scripts of a table, as {@link RedisConnection.run} those of `redis-scripts.ts`. */
+export type ScriptRunner<Name extends string> = (
+  script: Name,
+  keys: readonly string[],
+  args: readonly RedisArgument[],
+) => Promise<unknown>;
+
 /** One Redis, or one Redis Cluster. All rejections are {@link Failure}s: STORE_UNAVAILABLE unless it says otherwise. */
 export interface RedisConnection {
   /** Runs a script of `redis-scripts.ts`; strings in its reply are Buffers. All keys are in one slot. */
   run(script: RedisScriptName, keys: readonly string[], args: readonly RedisArgument[]): Promise<unknown>;
+  /** Makes the scripts of a further table known, and returns how to run them. */
+  scripts<Name extends string>(table: Readonly<Record<Name, RedisScript>>): ScriptRunner<Name>;
   /** Whether what a script has written is not durable before the script's answer: a replica is waited for. */
   readonly waitsForReplica: boolean;
   /** Runs plain commands of the client with the same rejections. */
@@ -74,9 +91,6 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
   const address = parseRedisUrl(url);
   const lazyConnect = options.lazy ?? false;
   const client = address.cluster ? connectCluster(address, lazyConnect) : connectSingle(address, lazyConnect);
-  for (const [name, script] of Object.entries(REDIS_SCRIPTS)) {
-    client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
-  }
   client.on("error", (error: unknown) => options.onError?.(describeRedisError(error)));
 
   const waitsForReplica = options.durability === "replica";
@@ -103,17 +117,25 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
     }
   };
 
+  const scripts = <Name extends string>(table: Readonly<Record<Name, RedisScript>>): ScriptRunner<Name> => {
+    for (const [name, { lua, numberOfKeys }] of Object.entries<RedisScript>(table)) {
+      client.defineCommand(name, { lua, numberOfKeys });
+    }
+    return (script, keys, args) =>
+      use(() => {
+        const values = [...keys, ...args.map(toArgument)];
+        return waitsForReplica && (table[script].readOnly !== true || DELIVERS.has(script))
+          ? runReplicated(client, script, { keys, values, lonely })
+          : (call(client, script, values) as Promise<unknown>);
+      });
+  };
+
   return {
     client,
     waitsForReplica,
     use,
-    run: (script, keys, args) =>
-      use(() => {
-        const values = [...keys, ...args.map(toArgument)];
-        return waitsForReplica && (!isReading(script) || DELIVERS.has(script))
-          ? runReplicated(client, script, { keys, values, lonely })
-          : (call(client, script, values) as Promise<unknown>);
-      }),
+    scripts,
+    run: scripts<RedisScriptName>(REDIS_SCRIPTS),
     async ping() {
       const infos = await use(async () => {
         // A command that routes by a slot waits until the Cluster's masters are known.
@@ -133,7 +155,7 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
 }
 
 /** Calls a script by the command that the client, or a pipeline of it, has of it. */
-function call(client: object, script: RedisScriptName, values: readonly (string | Buffer)[]): unknown {
+function call(client: object, script: string, values: readonly (string | Buffer)[]): unknown {
   const command: unknown = Reflect.get(client, `${script}Buffer`);
   if (typeof command !== "function") throw new TypeError(`script ${script} is not defined`);
   return Reflect.apply(command, client, values);
@@ -142,7 +164,7 @@ function call(client: object, script: RedisScriptName, values: readonly (string 
 /** Runs a script and waits, on the connection that it ran on, until one replica has all that it wrote or read. */
 async function runReplicated(
   client: Redis | Cluster,
-  script: RedisScriptName,
+  script: string,
   {
     keys: [key = ""],
     values,
@@ -183,11 +205,7 @@ function slotOf(key: string): number {
 }
 
 /** Scripts that read what clients are given of a turn: nothing that a failover could unsay. */
-const DELIVERS: ReadonlySet<RedisScriptName> = new Set(["parleyReadLog", "parleyGetTurn"]);
-
-function isReading(script: RedisScriptName): boolean {
-  return "readOnly" in REDIS_SCRIPTS[script];
-}
+const DELIVERS: ReadonlySet<string> = new Set<RedisScriptName>(["parleyReadLog", "parleyGetTurn"]);
 
 /** What the client's errors mean for a caller. The cause says what happened, without a command's arguments or a reply's text. */
 export function failureOfRedisError(error: unknown): Failure {

@@ -41,6 +41,8 @@ export async function outcomeOf(
       pieces.push(text);
       onText?.(text);
     },
+    beforeAttempt: async () => undefined,
+    onUnsent: () => undefined,
     onAttempt: (attempt: ModelAttempt) => void attempts.push(attempt),
   };
   try {

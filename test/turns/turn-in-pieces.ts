@@ -4,6 +4,9 @@ import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
+import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
+import { createPriceTable } from "../../src/accounts/price-table.ts";
+import { pricesYamlSchema, readPrices } from "../../src/accounts/prices-yaml.ts";
 import type { Model, ModelMessage } from "../../src/engine/model.ts";
 import type { TeamDefinition } from "../../src/engine/team.ts";
 import type { Tool } from "../../src/engine/tool.ts";
@@ -63,6 +66,7 @@ export async function runInPieces(
 ) {
   let clockMs = 1_000_000;
   const store = createMemoryStore({ ttlMs: 3_600_000, leaseMs: LEASE_MS, now: () => clockMs });
+  const accounts = createMemoryAccountStore({ now: () => clockMs });
   const isScript = known.size === 0;
   /** Prompts and tool calls of each owner. */
   const owners: { prompts: string[]; tools: string[]; finished: { models: number; tools: number } }[] = [];
@@ -153,6 +157,8 @@ export async function runInPieces(
       store: mortal(cut),
       model,
       tools,
+      accounts,
+      prices: createPriceTable(readPrices(pricesYamlSchema.parse(undefined))),
       teams: new Map(),
       leaseMs: LEASE_MS,
       observer: {
@@ -164,6 +170,7 @@ export async function runInPieces(
         turnEnded: () => undefined,
         turnLost: () => undefined,
         turnTakenOver: () => undefined,
+        unsettled: (_: BegunTurn, error: unknown) => expect.fail(`unsettled: ${String(error)}`),
         unexpected: (_: BegunTurn, error: unknown) => expect.fail(`unexpected: ${String(error)}`),
       },
     };
@@ -180,7 +187,7 @@ export async function runInPieces(
     agentTeamJson: JSON.stringify(team),
   });
   const { lease, window } = await begin(store, asked);
-  await run({ lease, window, record: asked.record, team, past: NO_PAST, usedBefore: NO_USAGE }, cuts[0]);
+  await run({ lease, window, record: asked.record, team, past: NO_PAST, usedBefore: NO_USAGE, unsettled: [] }, cuts[0]);
   for (let next = 1; ; next++) {
     clockMs += LEASE_MS + 1;
     if (next === 1 && stopBefore !== undefined) await stop(stopBefore);
