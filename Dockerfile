@@ -8,7 +8,16 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /parley
 COPY package.json package-lock.json ./
-RUN npm install --no-save --no-audit --no-fund --loglevel=error
+# Debian's Node is older than some packages allow, and npm leaves optional ones out then without a word, the console's bundler
+# among them: Node and npm of our own install the rest. For registries behind a certificate of one's own both take a secret
+# `authorities`: a list of authorities that no layer keeps.
+ARG NODE_EXTRA_CA_CERTS
+RUN --mount=type=secret,id=authorities,target=/run/authorities.crt \
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix /tools npm@11.19.1 \
+    "node@$(node -p 'require("./package.json").devDependencies.node')"
+ENV PATH=/tools/node_modules/.bin:$PATH
+RUN --mount=type=secret,id=authorities,target=/run/authorities.crt \
+    npm install --no-save --no-audit --no-fund --loglevel=error
 # The console's tsconfig.json extends the project's.
 COPY tsconfig.json ./
 COPY gen gen
@@ -23,6 +32,7 @@ RUN cp "$(readlink -f node_modules/.bin/node)" /usr/local/bin/node \
 FROM ${DEBIAN}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libatomic1 libstdc++6 tini \
+ && apt-get clean \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=production /usr/local/bin/node /usr/local/bin/node
 WORKDIR /parley
@@ -31,6 +41,10 @@ COPY --from=production /parley/web/dist web/dist
 COPY package.json LICENSE ./
 COPY gen gen
 COPY src src
+# `parley gate` in a Job, and the shadow that a mirror sends to.
+COPY bin bin
+COPY gate gate
+COPY standalone standalone
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 OPS_PORT=9090
 EXPOSE 8080 9090
 # No name: Kubernetes' runAsNonRoot checks a number. Nothing is written to the file system.

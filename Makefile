@@ -1,5 +1,4 @@
 # make run: try it.  make test: check it.  make serve: the production entry on REDIS_URL.  make bench: what it costs.
-# make soak: break it, for as long as you like.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -7,10 +6,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public gen -type f)
 
-# How the soak is asked for; see test/soak/main.ts.
-export SEEDS SEED MINUTES TEETH
-
-.PHONY: run serve test soak bench install tools console check
+.PHONY: run serve test test-chart test-image bench install tools chart-tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -21,8 +17,15 @@ serve: install console
 test: install tools console
 	vitest run
 
-soak: install tools
-	@exec node test/soak/main.ts
+# The chart and the release gate, with Helm, kubeconform, Prometheus and Alertmanager.
+test-chart: install chart-tools
+	vitest run --config vitest.chart.config.ts
+
+# The Dockerfile built for real, as root, without Docker; a cold build takes some minutes.
+test-image: install
+	@$(call need,buildah,buildah)
+	@$(call need,debootstrap,debootstrap)
+	vitest run --config vitest.image.config.ts
 
 bench: install tools
 	@exec node bench/main.ts $(BENCH_FLAGS)
@@ -53,6 +56,13 @@ tools: install
 	@$(call need,chromium,chromium)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts
+
+chart-tools: install
+	@$(call need,go,golang-go)
+	@$(call need,promtool,prometheus)
+	@$(call need,amtool,prometheus-alertmanager)
+	@node test/support/helm.ts
+	@node test/support/kubernetes-schemas.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

@@ -4,6 +4,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    // These have configurations of their own and tools of their own: make test-chart, make test-image, make test-mesh.
+    exclude: ["**/node_modules/**", "test/{chart,gate,image,mesh}/**"],
     reporters: ["default", ["json", { outputFile: ".cache/test-results.json" }]],
     // Tests start servers, browsers and Redis; a shared machine may be slow for a while. No test measures time.
     testTimeout: 60_000,

@@ -1,5 +1,6 @@
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
+import { createPriceTable } from "./accounts/price-table.ts";
 import type { Config } from "./config.ts";
 import { Failure } from "./failure.ts";
 import { createMetrics } from "./metrics.ts";
@@ -21,6 +22,7 @@ import { createRpcHandler } from "./rpc/routes.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
+import { startLostCalls } from "./turns/lost-calls.ts";
 import { startTurnRecovery } from "./turns/turn-recovery.ts";
 import { TurnRunner } from "./turns/turn-runner.ts";
 
@@ -57,7 +59,7 @@ export async function startApp({
   try {
     const { version, track } = config;
     const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
-    const { store, rateLimiter } = connect({ config, logger });
+    const { store, rateLimiter, accounts } = connect({ config, logger });
     lifecycle.onClose("store", () => store.close());
     metrics.collectActiveSessions(() => store.countActiveSessions());
 
@@ -85,13 +87,14 @@ export async function startApp({
 
     const observer = createTurnObserver({ logger, metrics });
     const { tools, teams, leaseMs } = config;
-    const runner = new TurnRunner({ store, model: models.model, tools, teams, leaseMs, observer });
+    const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
+    const runner = new TurnRunner({ store, accounts, prices, model: models.model, tools, teams, leaseMs, observer });
+    const lostCalls = startLostCalls({ accounts, store, onError: logRecovery(logger) });
+    lifecycle.onClose("lost calls", () => lostCalls.stop());
     const recovery = startTurnRecovery({ store, runner, onError: logRecovery(logger) });
     lifecycle.onClose("recovery", () => recovery.stop());
-    const leaving = new AbortController();
     const chat = createChatHandlers({
       store,
-      leaving: leaving.signal,
       maxTokens: config.maxTokens,
       defaultOnDisconnect: OnDisconnect.CONTINUE,
       firstText: metrics.firstToken,
@@ -105,6 +108,16 @@ export async function startApp({
         maxTokens: config.maxTokens,
         draining: () => readiness.current().draining,
         queueChanged: metrics.turnsQueued,
+      },
+      preview: {
+        store,
+        accounts,
+        prices,
+        rateLimiter,
+        teams: { byName: teams, defaultTeam: config.defaultTeam },
+        tools,
+        release: { version },
+        maxTokens: config.maxTokens,
       },
     });
     const sessions = createSessionHandlers({ store, version });
@@ -127,7 +140,6 @@ export async function startApp({
             simulatedModel,
             model,
             teams: [...config.teams.keys()],
-            agents: Object.fromEntries([...config.teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
             embeddedStore: config.redisUrl === undefined,
           },
         }),
@@ -158,7 +170,6 @@ export async function startApp({
         await recovery.stop();
         server.stopAccepting();
         await runner.drain(drainMs);
-        leaving.abort(new Failure("DRAINING", { retryAfterMs: READ_ON_RETRY_MS }));
       },
       { deadlineMs: drainMs + STREAMS_END_MS },
     );
@@ -174,21 +185,14 @@ export async function startApp({
   }
 }
 
-function nameOf({ name }: { readonly name: string }): string {
-  return name;
-}
-
 /** Readers of ended turns get this long to read their last events, in milliseconds. */
 const STREAMS_END_MS = 5_000;
-
-/** What readers of other processes' turns are advised to wait before they read on elsewhere, in milliseconds. */
-const READ_ON_RETRY_MS = 100;
 
 /** A store that does not answer is the readiness check's to tell; everything else is worth a line. */
 function logRecovery(logger: Logger): (error: unknown) => void {
   return (error) => {
     if (error instanceof Failure && error.reason === "STORE_UNAVAILABLE") return;
-    logger.error({ error }, "lost turns could not be taken over");
+    logger.error({ error }, "lost turns or calls could not be looked after");
   };
 }
 

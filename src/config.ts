@@ -1,4 +1,6 @@
 import * as z from "zod";
+import type { ConfiguredBudget } from "./accounts/budgets.ts";
+import type { ConfiguredPrices } from "./accounts/prices-yaml.ts";
 import type { TeamDefinition } from "./engine/team.ts";
 import type { ToolBox } from "./engine/tool.ts";
 import { type Breaker, type ModelDefinition, parseParleyYaml } from "./parley-yaml.ts";
@@ -19,6 +21,8 @@ export interface Config {
   readonly defaultTeam: string;
   /** Tools that agents can be allowed to call. */
   readonly tools: ToolBox;
+  readonly prices: ConfiguredPrices;
+  readonly budgets: readonly ConfiguredBudget[];
   /** Bound on the tokens of all model calls of a turn. */
   readonly maxTokens: number;
   readonly sessionTtlMs: number;
@@ -190,12 +194,7 @@ const environmentSchema = z.object({
   REDIS_URL: z
     .string()
     .refine(
-      (list) =>
-        list.split(",").every((text, index) => {
-          // The first says for all how to connect; the others may be addresses alone.
-          const address = index > 0 && !text.includes("://") ? `redis://${text}` : text;
-          return URL.canParse(address) && /^rediss?:$/.test(new URL(address).protocol);
-        }),
+      (list) => list.split(",").every((text) => URL.canParse(text) && /^rediss?:$/.test(new URL(text).protocol)),
       {
         message: "must be a redis:// or rediss:// URL, or several separated by commas",
       },

@@ -1,5 +1,6 @@
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
+import { createPriceTable } from "./accounts/price-table.ts";
 import { type Config, ConfigError, loadConfig } from "./config.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
@@ -110,7 +111,7 @@ interface RequestService {
 function startRequest({ config, logger, metrics, embedded }: Isolate): RequestService {
   const lifecycle = createLifecycle();
   const { version, track, leaseMs, maxTokens } = config;
-  const { store, rateLimiter } = embedded ?? connectStores({ config, logger, lazy: true });
+  const { store, rateLimiter, accounts } = embedded ?? connectStores({ config, logger, lazy: true });
   if (embedded === undefined) lifecycle.onClose("store", () => store.close());
   const models = createModels({ config, transport: createFetchTransport(), metrics, logger });
   lifecycle.onClose("breakers", () => models.close());
@@ -118,7 +119,17 @@ function startRequest({ config, logger, metrics, embedded }: Isolate): RequestSe
   const { tools, teams } = config;
   // A request needs no second connection to hear that its turn is to end: it asks whenever it writes and renews.
   const deaf = { ...store, onStop: () => () => undefined };
-  const runner = new TurnRunner({ store: deaf, model: models.model, tools, teams, leaseMs, observer });
+  const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
+  const runner = new TurnRunner({
+    store: deaf,
+    accounts,
+    prices,
+    model: models.model,
+    tools,
+    teams,
+    leaseMs,
+    observer,
+  });
   lifecycle.onClose("turns", () => runner.drain(leaseMs), { deadlineMs: leaseMs + TURN_GIVEN_UP_MS });
   const chat = createChatHandlers({
     store,
@@ -135,6 +146,16 @@ function startRequest({ config, logger, metrics, embedded }: Isolate): RequestSe
       maxTokens,
       draining: () => false,
       queueChanged: metrics.turnsQueued,
+    },
+    preview: {
+      store,
+      accounts,
+      prices,
+      rateLimiter,
+      teams: { byName: teams, defaultTeam: config.defaultTeam },
+      tools,
+      release: { version },
+      maxTokens: config.maxTokens,
     },
   });
   const handle = createFetchRpcHandler({

@@ -1,4 +1,8 @@
+import type { AccountStore } from "./accounts/account-store.ts";
+import { configuredBudgets } from "./accounts/budget-lookup.ts";
+import { createMemoryAccountStore } from "./accounts/memory-account-store.ts";
 import { createMemoryRateLimiter, createRedisRateLimiter, type RateLimiter } from "./accounts/rate-limit.ts";
+import { createRedisAccountStore } from "./accounts/redis-account-store.ts";
 import type { Config } from "./config.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { createMemoryStore } from "./store/memory-store.ts";
@@ -11,6 +15,7 @@ export interface Stores {
   /** Whoever connected it closes it. */
   readonly store: Store;
   readonly rateLimiter: RateLimiter;
+  readonly accounts: AccountStore;
 }
 
 /** The stores that the configuration names: Redis, or else the embedded one. */
@@ -25,8 +30,13 @@ export function connectStores({
   lazy?: boolean;
 }): Stores {
   const { redisUrl, redisDurability: durability, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
+  const budgets = configuredBudgets(config.budgets);
   if (redisUrl === undefined) {
-    return { store: createMemoryStore({ ttlMs, leaseMs }), rateLimiter: createMemoryRateLimiter(rateLimit) };
+    return {
+      store: createMemoryStore({ ttlMs, leaseMs }),
+      rateLimiter: createMemoryRateLimiter(rateLimit),
+      accounts: createMemoryAccountStore({ budgets }),
+    };
   }
   const connection = connectRedis(redisUrl, {
     lazy,
@@ -37,5 +47,6 @@ export function connectStores({
   return {
     store: createRedisStore({ connection, ttlMs, leaseMs }),
     rateLimiter: createRedisRateLimiter({ ...rateLimit, connection }),
+    accounts: createRedisAccountStore({ connection, budgets }),
   };
 }

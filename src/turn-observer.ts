@@ -52,6 +52,9 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
       if (elsewhere) logger.info({ ...factsOf(turn), reason: error.reason }, "turn goes on elsewhere");
       else logger.error({ ...factsOf(turn), error }, "turn lost: its end could not be written");
     },
+    unsettled(turn, error) {
+      logger.error({ ...factsOf(turn), error }, "a model call could not be charged yet");
+    },
     unexpected(turn, error) {
       logger.error({ ...factsOf(turn), error }, "turn failed by a defect");
     },

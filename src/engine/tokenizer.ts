@@ -39,14 +39,7 @@ const o200k = bytePairTokenizer("o200k_base", countO200k as Count);
 const utf8Bytes = tokenizer("utf8-bytes", (text) => Buffer.byteLength(text), 16);
 
 function bytePairTokenizer(name: string, count: Count): Tokenizer {
-  const countText = (text: string): number => {
-    if (!/\s{512}|\S{512}/.test(text)) return count(text, nothingSpecial);
-    // The encoder's time grows with the square of a run's length: 64 KiB of one letter take ten seconds, in which nothing
-    // else is done. In pieces they make a token more per piece at most, and no fewer.
-    const pieces = text.match(/[\s\S]{1,256}/gu) ?? [];
-    return pieces.reduce((sum, piece) => sum + count(piece, nothingSpecial), 0);
-  };
-  return tokenizer(name, countText, MESSAGE_OVERHEAD_TOKENS);
+  return tokenizer(name, (text) => count(text, nothingSpecial), MESSAGE_OVERHEAD_TOKENS);
 }
 
 function tokenizer(name: string, countText: (text: string) => number, messageTokens: number): Tokenizer {

@@ -57,7 +57,7 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
   };
 
   return {
-    async call(request, { signal, onText, onAttempt }) {
+    async call(request, observer) {
       if (breaker.opened || (breaker.halfOpen && probing)) {
         throw new Failure("MODEL_UNAVAILABLE", { retryAfterMs: Math.max(1, openedMs + resetMs - performance.now()) });
       }
@@ -71,22 +71,21 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
       };
       try {
         const reply = await model.call(request, {
-          signal,
-          onAttempt,
+          ...observer,
           onText(text) {
             // One probe that speaks is enough to let the others in; they need not wait for its end.
             if (undecided) decide("success");
-            onText(text);
+            observer.onText(text);
           },
         });
         if (undecided || !isProbe) decide("success");
         return reply;
       } catch (error) {
         const reason = error instanceof Failure ? error.reason : undefined;
-        if (reason !== "CALL_CANCELLED") {
-          const failed = reason === "MODEL_UNAVAILABLE" || !(error instanceof ModelCallFailure);
-          if (failed || undecided || !isProbe) decide(failed ? "failure" : "success");
-        }
+        const failed = reason === "MODEL_UNAVAILABLE" || reason === undefined;
+        // A living server refused; whatever kept the call from being sent (a budget, the store) says nothing about one.
+        const answered = error instanceof ModelCallFailure && reason !== "CALL_CANCELLED";
+        if (failed || (answered && (undecided || !isProbe))) decide(failed ? "failure" : "success");
         throw error;
       } finally {
         // A cancelled probe has shown nothing: the next call tries.

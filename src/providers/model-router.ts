@@ -6,8 +6,7 @@ export function createModelRouter(models: ReadonlyMap<string, Model>): Model {
   return {
     call(request, observer) {
       const model = models.get(request.model);
-      // A turn keeps the team that it began with; whoever takes it over may have another configuration.
-      if (model === undefined) return Promise.reject(new Failure("MODEL_REFUSED"));
+      if (model === undefined) return Promise.reject(new Failure("INTERNAL"));
       return model.call(request, observer);
     },
   };

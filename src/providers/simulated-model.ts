@@ -19,8 +19,6 @@ export interface SimulatedCall {
   readonly model: string;
   readonly messages: readonly SimulatedMessage[];
   readonly body: Readonly<Record<string, unknown>>;
-  /** When it came, in milliseconds since the epoch. */
-  readonly arrivedMs: number;
   promptTokens: number;
   completionTokens: number;
   /** How the call stands: the socket may have been closed before the answer's end, by this side (cut) or the other. */
@@ -70,7 +68,6 @@ export async function startSimulatedModel({
       model,
       messages,
       body,
-      arrivedMs: Date.now(),
       promptTokens: tokenizer.countPrompt(
         messages.map(({ content }) => ({ role: "user", content: String(content ?? "") })),
       ),

@@ -6,6 +6,7 @@ import {
   type ChatService,
   OnBusy,
   OnDisconnect,
+  type PreviewChatRequest,
   type ResumeTurnRequest,
   type ResumeTurnResponse,
   ResumeTurnResponseSchema,
@@ -15,23 +16,24 @@ import {
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
-import type { Principal } from "../identity/principal.ts";
-import { type AdmissionPorts, type AdmittedTurn, admitTurn } from "../turns/admission.ts";
-import { MAX_LOG_EVENTS, type TurnRef, type TurnStore } from "../turns/ports.ts";
+import { agreed, type Principal } from "../identity/principal.ts";
+import { type AdmissionPorts, type AdmittedTurn, admitTurn, type TurnRequest } from "../turns/admission.ts";
+import { MAX_LOG_EVENTS, type SessionStore, type TurnRef, type TurnStore } from "../turns/ports.ts";
+import { type PreviewPorts, previewTurn } from "../turns/preview.ts";
 import { type TailItem, tailTurn } from "../turns/tail.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
 import { callContextOf, touch } from "./call-context.ts";
+import { errorTable } from "./error-table.ts";
 import { checkAfterSequence, checkChatRequest } from "./request-validation.ts";
 
 export interface ChatHandlerPorts {
   readonly admission: AdmissionPorts;
-  readonly store: Pick<TurnStore, "follow" | "readLog" | "getTurn" | "stopTurn">;
+  readonly preview: PreviewPorts;
+  readonly store: Pick<TurnStore, "follow" | "readLog" | "getTurn" | "stopTurn"> & Pick<SessionStore, "getSession">;
   /** Largest `max_tokens` that a request may ask for. */
   readonly maxTokens: number;
   /** What an unspecified on_disconnect acts as: CONTINUE, or CANCEL where work cannot outlive its request. */
   readonly defaultOnDisconnect: OnDisconnect.CONTINUE | OnDisconnect.CANCEL;
-  /** Aborted when this process goes away and works on no turn any more; what is still read here is read on elsewhere. */
-  readonly leaving?: AbortSignal;
   /** Called when a turn's first text goes out, with the seconds since its call came. */
   firstText(seconds: number): void;
 }
@@ -67,7 +69,7 @@ export function createChatHandlers(ports: ChatHandlerPorts): ServiceImpl<typeof 
     },
 
     async getTurn(request, context) {
-      const turn = await ports.store.getTurn(refOf(request.turnId, context));
+      const turn = await ports.store.getTurn(await refOf(request.turnId, { context, ports }));
       if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
       touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
       return { turn };
@@ -78,17 +80,32 @@ export function createChatHandlers(ports: ChatHandlerPorts): ServiceImpl<typeof 
     },
 
     async cancelTurn(request, context) {
-      const ref = refOf(request.turnId, context);
+      const ref = await refOf(request.turnId, { context, ports });
       const turn = await ports.store.stopTurn(ref, FinishReason.CANCELLED);
       if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
       touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
       return { turn };
     },
 
-    async previewChat() {
-      throw new Failure("NOT_IMPLEMENTED");
+    async previewChat(request, context) {
+      const { principal } = callContextOf(context);
+      checkChatRequest(request, { maxTokens: ports.maxTokens, principal });
+      if (request.sessionId !== "") touch(context, { sessionId: request.sessionId });
+      const preview = await previewTurn(turnRequestOf(request, { principal, ports }), ports.preview);
+      const { refusal } = preview;
+      return {
+        admitted: refusal === undefined,
+        ...(refusal === undefined ? {} : { denial: denialOf(refusal) }),
+        estimatedPromptTokens: BigInt(preview.promptTokens),
+        maxCostMicroUsd: preview.maxCostMicroUsd,
+        headroom: [...preview.headroom],
+      };
     },
   };
+}
+
+function denialOf({ reason }: Failure) {
+  return { reason, message: errorTable[reason].message };
 }
 
 /** Starts a turn, or finds it by its idempotency key, and reads it to its end. */
@@ -97,11 +114,11 @@ async function* runTurn(
   { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
 ): AsyncGenerator<StreamChatResponse, void> {
   const arrivedMs = performance.now();
-  checkChatRequest(request, { maxTokens: ports.maxTokens });
+  const { principal } = callContextOf(context);
+  checkChatRequest(request, { maxTokens: ports.maxTokens, principal });
   const mayOutliveCall = ports.defaultOnDisconnect === OnDisconnect.CONTINUE;
   if (request.onDisconnect === OnDisconnect.CONTINUE && !mayOutliveCall) throw new Failure("CONTINUE_NOT_POSSIBLE");
   if (request.sessionId !== "") touch(context, { sessionId: request.sessionId });
-  const { principal } = callContextOf(context);
   const { turn, waited } = yield* admitted(request, { principal, context, ports });
   const { ref, begun } = turn;
   touch(context, { sessionId: ref.sessionId, turnId: ref.turnId });
@@ -126,9 +143,8 @@ async function* runTurn(
       yield response;
     }
   } finally {
-    // A turn that this process lost goes on elsewhere, unless its caller is gone too.
-    if (!done && endsWithCall && (context.signal.aborted || !running.lost.aborted)) {
-      const late = context.signal.aborted && endOfCall(context).reason === "DEADLINE_EXCEEDED";
+    if (!done && endsWithCall) {
+      const late = context.signal.aborted && endOfCall(context.signal).reason === "DEADLINE_EXCEEDED";
       running.stop(late ? FinishReason.DEADLINE : FinishReason.CANCELLED);
     }
   }
@@ -140,29 +156,19 @@ async function* resume(
   { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
 ): AsyncGenerator<ResumeTurnResponse, void> {
   checkAfterSequence(afterSequence);
-  const ref = refOf(turnId, context);
+  const ref = await refOf(turnId, { context, ports });
   const turn = await ports.store.getTurn(ref);
   if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
   touch(context, { sessionId: ref.sessionId, turnId });
-  const { lastSequence } = turn;
-  const finished = turn.state === TurnState.FINISHED;
-  if (finished && afterSequence > lastSequence) throw beyondEnd(lastSequence);
-  // Who has read all gets nothing but the end's status, and the last entry says which.
-  const from = finished && afterSequence === lastSequence ? lastSequence - 1n : afterSequence;
-  // From a place that the turn has not come to yet: it may end before.
-  const reading = { ref, afterSequence: from < lastSequence ? from : lastSequence };
-  for await (const { sequence, event } of read(reading, { endsWithCall: false, context, ports })) {
-    if (event.case === "turnCompleted" && sequence < afterSequence) throw beyondEnd(sequence);
-    if (sequence === 0n || sequence > afterSequence) yield create(ResumeTurnResponseSchema, { sequence, event });
+  if (turn.state === TurnState.FINISHED && afterSequence > turn.lastSequence) {
+    const oldest = turn.lastSequence - BigInt(MAX_LOG_EVENTS) + 1n;
+    throw new Failure("CURSOR_OUT_OF_RANGE", {
+      metadata: { oldest_sequence: String(oldest < 1n ? 1n : oldest), newest_sequence: String(turn.lastSequence) },
+    });
   }
-}
-
-/** The refusal of a cursor behind a turn's last entry. */
-function beyondEnd(newest: bigint): Failure {
-  const oldest = newest - BigInt(MAX_LOG_EVENTS) + 1n;
-  return new Failure("CURSOR_OUT_OF_RANGE", {
-    metadata: { oldest_sequence: String(oldest < 1n ? 1n : oldest), newest_sequence: String(newest) },
-  });
+  for await (const { sequence, event } of read({ ref, afterSequence }, { endsWithCall: false, context, ports })) {
+    yield create(ResumeTurnResponseSchema, { sequence, event });
+  }
 }
 
 /** Reads a turn's log for a caller. A call that ends before the turn does says where to read on. */
@@ -173,8 +179,7 @@ async function* read(
   let lastSequence = reading.afterSequence;
   let done = false;
   try {
-    const { store, leaving } = ports;
-    for await (const item of tailTurn({ ...reading, ref, store, leaving, signal: context.signal })) {
+    for await (const item of tailTurn({ ...reading, ref, store: ports.store, signal: context.signal })) {
       for (const response of responsesOf(item)) {
         done ||= response.event.case === "turnCompleted";
         lastSequence = response.sequence || lastSequence;
@@ -185,16 +190,23 @@ async function* read(
     if (done) throw error;
     const cursor = { turnId: ref.turnId, lastSequence };
     if (!context.signal.aborted) throw mayGoOn(error) ? withCursor(error, cursor) : error;
-    const ended = endOfCall(context);
+    const ended = endOfCall(context.signal);
     // A turn that ends with its call needs no cursor to read on from.
     throw endsWithCall ? ended : withCursor(ended, cursor);
   }
 }
 
-/** The turn that an id names, if it can be the caller's. */
-function refOf(turnId: string, context: HandlerContext): TurnRef {
+/** The turn that an id names, if it is there for this caller: of its tenant and, where the credentials prove a user, that user's. */
+async function refOf(
+  turnId: string,
+  { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
+): Promise<TurnRef> {
+  const { principal } = callContextOf(context);
   const ref = parseTurnId(turnId);
-  if (ref === undefined || ref.tenant !== callContextOf(context).principal.tenant) throw new Failure("TURN_NOT_FOUND");
+  if (ref === undefined || ref.tenant !== principal.tenant) throw new Failure("TURN_NOT_FOUND");
+  if (principal.userId !== undefined && (await ports.store.getSession(ref))?.userId !== principal.userId) {
+    throw new Failure("TURN_NOT_FOUND");
+  }
   return ref;
 }
 
@@ -209,23 +221,10 @@ async function* admitted(
   request: ChatRequest | StreamChatRequest,
   { principal, context, ports }: { principal: Principal; context: HandlerContext; ports: ChatHandlerPorts },
 ): AsyncGenerator<StreamChatResponse, { turn: AdmittedTurn; waited: boolean }> {
-  const { sessionId, message, agentTeam, useCase, maxTokens, metadata, idempotencyKey } = request;
-  const admission = admitTurn(
-    {
-      tenant: principal.tenant,
-      userId: principal.userId ?? request.userId,
-      sessionId,
-      message,
-      agentTeam,
-      useCase,
-      maxTokens,
-      idempotencyKey,
-      onBusy: ON_BUSY[request.onBusy],
-      endsWithCall: cancelsOnDisconnect(request, ports),
-      ...(metadata === undefined ? {} : { metadata }),
-    },
-    { ports: ports.admission, signal: context.signal },
-  );
+  const admission = admitTurn(turnRequestOf(request, { principal, ports }), {
+    ports: ports.admission,
+    signal: context.signal,
+  });
   try {
     let waited = false;
     for (;;) {
@@ -235,11 +234,32 @@ async function* admitted(
       yield create(StreamChatResponseSchema, { event: { case: "turnQueued", value: { position: step.value } } });
     }
   } catch (error) {
-    throw context.signal.aborted && error === context.signal.reason ? endOfCall(context) : error;
+    throw context.signal.aborted && error === context.signal.reason ? endOfCall(context.signal) : error;
   } finally {
     // A caller that goes away while it waits gives up its place.
     await admission.return(undefined as never);
   }
+}
+
+/** The turn that a request asks for, on behalf of whoever asks. */
+function turnRequestOf(
+  request: ChatRequest | StreamChatRequest | PreviewChatRequest,
+  { principal, ports }: { principal: Principal; ports: ChatHandlerPorts },
+): TurnRequest {
+  const { sessionId, message, agentTeam, maxTokens, metadata, idempotencyKey } = request;
+  return {
+    tenant: principal.tenant,
+    ...agreed(principal, request),
+    team: principal.team,
+    sessionId,
+    message,
+    agentTeam,
+    maxTokens,
+    idempotencyKey,
+    onBusy: ON_BUSY[request.onBusy],
+    endsWithCall: cancelsOnDisconnect(request, ports),
+    ...(metadata === undefined ? {} : { metadata }),
+  };
 }
 
 const ON_BUSY = {
@@ -255,18 +275,14 @@ function responsesOf(item: TailItem): StreamChatResponse[] {
   return item.entries.flatMap(({ event }) => (event === undefined ? [] : [event]));
 }
 
-function cancelsOnDisconnect(request: ChatRequest | StreamChatRequest, ports: ChatHandlerPorts): boolean {
-  const wanted = request.onDisconnect || ports.defaultOnDisconnect;
+function cancelsOnDisconnect({ onDisconnect }: Pick<ChatRequest, "onDisconnect">, ports: ChatHandlerPorts): boolean {
+  const wanted = onDisconnect || ports.defaultOnDisconnect;
   return wanted === OnDisconnect.CANCEL;
 }
 
-/** A client that goes away so shortly before its deadline, in milliseconds, does so because of it: its clock ran first. */
-const DEADLINE_SLACK_MS = 100;
-
 /** Why Connect ended a call: its deadline, or its client. */
-function endOfCall({ signal, timeoutMs }: Pick<HandlerContext, "signal" | "timeoutMs">): Failure {
-  const leftMs = timeoutMs() ?? Number.POSITIVE_INFINITY;
-  const late = ConnectError.from(signal.reason).code === Code.DeadlineExceeded || leftMs < DEADLINE_SLACK_MS;
+function endOfCall(signal: AbortSignal): Failure {
+  const late = ConnectError.from(signal.reason).code === Code.DeadlineExceeded;
   return new Failure(late ? "DEADLINE_EXCEEDED" : "CALL_CANCELLED", {}, { cause: signal.reason });
 }
 

@@ -14,8 +14,6 @@ export interface ConsoleConfig {
   readonly model: string;
   /** Names of the agent teams. */
   readonly teams: readonly string[];
-  /** Names of each team's agents, by the team's name. */
-  readonly agents?: Readonly<Record<string, readonly string[]>>;
   /** Sessions live as long as the process only; the console says so. Default: false. */
   readonly embeddedStore?: boolean;
 }

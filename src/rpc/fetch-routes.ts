@@ -4,6 +4,7 @@ import {
   universalServerRequestFromFetch,
   universalServerResponseToFetch,
 } from "@connectrpc/connect/protocol";
+import type { Authenticator } from "../identity/authenticator.ts";
 import { corsHeaders } from "./cors.ts";
 import { brokenService, grpcNotPossible, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { RefusedCall } from "./request-gate.ts";
@@ -16,12 +17,15 @@ import { routerLimits, routerOptions } from "./router-options.ts";
 export function createFetchRpcHandler({
   routes,
   interceptors,
+  authenticate,
   corsOrigins,
   fallback = async () => new Response("not found\n", { status: 404 }),
   onRefused,
 }: {
   routes(router: ConnectRouter): void;
   interceptors: Interceptor[];
+  /** Says who calls. Absent: everyone is anyone. */
+  authenticate?: Authenticator | undefined;
   /** Origins that browsers may call from. */
   corsOrigins: readonly string[];
   /** Answers what is no RPC. Default: 404. */
@@ -29,7 +33,7 @@ export function createFetchRpcHandler({
   /** Told of each call that could not be read, which no interceptor sees. */
   onRefused?: (call: RefusedCall) => void;
 }): (request: Request) => Promise<Response> {
-  const router = createConnectRouter({ ...routerOptions({ interceptors, onRefused }), grpc: false });
+  const router = createConnectRouter({ ...routerOptions({ interceptors, onRefused, authenticate }), grpc: false });
   routes(router);
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
 

@@ -1,10 +1,12 @@
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { Failure } from "../failure.ts";
+import type { Authenticator } from "../identity/authenticator.ts";
 import { ANYONE } from "../identity/principal.ts";
 import { callContextKey } from "./call-context.ts";
 import { toConnectError } from "./error-mapping.ts";
 import { isOurs } from "./framework-errors.ts";
+import { checkRole, needsPrincipal } from "./method-roles.ts";
 
 /** Header that carries a request's id, in and out. */
 export const REQUEST_ID_HEADER = "x-request-id";
@@ -27,9 +29,12 @@ export interface RefusedCall {
  */
 export function createRequestGate({
   onRefused,
+  authenticate,
 }: {
   onRefused?: ((call: RefusedCall) => void) | undefined;
-} = {}): (context: HandlerContext) => void {
+  /** Says who calls. Absent: everyone is anyone. */
+  authenticate?: Authenticator | undefined;
+} = {}): (context: HandlerContext) => void | Promise<void> {
   return (context) => {
     const requestId = requestIdOf(context.requestHeader);
     context.values.set(callContextKey, { principal: ANYONE, requestId });
@@ -50,7 +55,23 @@ export function createRequestGate({
       onRefused?.({ rpc: context.method.name, requestId, error });
       throw error;
     }
+    if (authenticate === undefined || !needsPrincipal(context.method)) return;
+    return identify(context, { requestId, authenticate }).catch((reason: unknown) => {
+      const error = toConnectError(reason);
+      onRefused?.({ rpc: context.method.name, requestId, error });
+      throw error;
+    });
   };
+}
+
+/** Finds out who calls, before anything of the message is read. */
+async function identify(
+  context: HandlerContext,
+  { requestId, authenticate }: { requestId: string; authenticate: Authenticator },
+): Promise<void> {
+  const principal = await authenticate(context.requestHeader);
+  checkRole(context.method, principal);
+  context.values.set(callContextKey, { principal, requestId });
 }
 
 /** Gives an error of Connect's our code, sentence and details; its own text stays nowhere but in the cause. */

@@ -3,10 +3,12 @@ import {
   type ChatRequest,
   OnBusy,
   OnDisconnect,
+  type PreviewChatRequest,
   type StreamChatRequest,
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { CreateSessionRequest } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { Failure } from "../failure.ts";
+import type { Principal } from "../identity/principal.ts";
 
 /** Longest message in Unicode code points (DESIGN §3). */
 const MESSAGE_CODE_POINTS = 10_000;
@@ -19,18 +21,20 @@ const METADATA = { keys: 64, bytes: 16 * 1_024, levels: 32 } as const;
 
 /** Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong. */
 export function checkChatRequest(
-  request: ChatRequest | StreamChatRequest,
+  request: ChatRequest | PreviewChatRequest | StreamChatRequest,
   {
     maxTokens,
+    principal,
   }: {
     /** Largest max_tokens that may be asked for. */
     maxTokens: number;
+    principal: Principal;
   },
 ): void {
   const wrong = new Wrong();
   if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
   wrong.text(request.message, { field: "message", most: MESSAGE_CODE_POINTS, lineEnds: true });
-  wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.userId(request.userId, principal);
   wrong.metadata(request.metadata);
   wrong.unless(
     /^[\x21-\x7e]{0,128}$/.test(request.idempotencyKey),
@@ -46,18 +50,18 @@ export function checkChatRequest(
   wrong.throwIfAny();
 }
 
-export function checkCreateSessionRequest(request: CreateSessionRequest): void {
+export function checkCreateSessionRequest(request: CreateSessionRequest, principal: Principal): void {
   const wrong = new Wrong();
   if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
-  wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.userId(request.userId, principal);
   wrong.metadata(request.metadata);
   wrong.throwIfAny();
 }
 
 /** Checks a page's size and, where the list is a user's, whose. */
-export function checkListRequest(request: { pageSize: number; userId?: string }, { userIdNeeded = true } = {}): void {
+export function checkListRequest(request: { pageSize: number; userId?: string }, principal: Principal): void {
   const wrong = new Wrong();
-  if (userIdNeeded) wrong.text(request.userId ?? "", { field: "user_id", most: USER_ID_CODE_POINTS });
+  if (request.userId !== undefined) wrong.userId(request.userId, principal);
   wrong.unless(request.pageSize >= 0, "page_size", "must not be negative; 0 stands for the default");
   wrong.throwIfAny();
 }
@@ -106,6 +110,12 @@ class Wrong {
     const control = lineEnds ? FORBIDDEN_IN_TEXT : FORBIDDEN_IN_LINE;
     const but = lineEnds ? " but tab and line ends" : "";
     this.unless(!control.test(text), field, `must have no control characters${but}`);
+  }
+
+  /** Needed where the credentials do not prove a user. */
+  userId(userId: string, principal: Principal): void {
+    if (userId === "" && principal.userId !== undefined) return;
+    this.text(userId, { field: "user_id", most: USER_ID_CODE_POINTS });
   }
 
   metadata(metadata: JsonObject | undefined): void {

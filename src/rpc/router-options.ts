@@ -1,4 +1,5 @@
 import type { ConnectRouterOptions, Interceptor } from "@connectrpc/connect";
+import type { Authenticator } from "../identity/authenticator.ts";
 import { createRequestGate, type RefusedCall } from "./request-gate.ts";
 
 /** Limits of every RPC, whatever the runtime. */
@@ -13,8 +14,11 @@ export const routerLimits = {
 export function routerOptions({
   interceptors,
   onRefused,
+  authenticate,
 }: {
   interceptors: Interceptor[];
+  /** Says who calls. Absent: everyone is anyone. */
+  authenticate?: Authenticator | undefined;
   /** Told of each call that could not be read, which no interceptor sees. */
   onRefused?: ((call: RefusedCall) => void) | undefined;
 }): ConnectRouterOptions {
@@ -23,7 +27,7 @@ export function routerOptions({
   const jsonOptions: ConnectRouterOptions["jsonOptions"] & JsonTextDecoder = {
     textDecoder: new TextDecoder("utf-8", { fatal: true }),
   };
-  return { ...routerLimits, interceptors, jsonOptions, requestGate: createRequestGate({ onRefused }) };
+  return { ...routerLimits, interceptors, jsonOptions, requestGate: createRequestGate({ onRefused, authenticate }) };
 }
 
 /** Connect's JSON serialisation takes its decoder from here; the options' type doesn't say so (a test does). */

@@ -6,6 +6,7 @@ import {
   universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
+import type { Authenticator } from "../identity/authenticator.ts";
 import { corsHeaders } from "./cors.ts";
 import { badRequest, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { HttpHandler } from "./http-server.ts";
@@ -19,12 +20,15 @@ type NodeResponse = Parameters<HttpHandler>[1];
 export function createRpcHandler({
   routes,
   interceptors,
+  authenticate,
   corsOrigins,
   fallback,
   onRefused,
 }: {
   routes(router: ConnectRouter): void;
   interceptors: Interceptor[];
+  /** Says who calls. Absent: everyone is anyone. */
+  authenticate?: Authenticator | undefined;
   /** Origins that browsers may call from. */
   corsOrigins: readonly string[];
   /** Answers what is no RPC. */
@@ -33,7 +37,10 @@ export function createRpcHandler({
   onRefused?: (call: RefusedCall) => void;
 }): HttpHandler {
   const acceptCompression = [compressionGzip, compressionBrotli];
-  const router = createConnectRouter({ ...routerOptions({ interceptors, onRefused }), acceptCompression });
+  const router = createConnectRouter({
+    ...routerOptions({ interceptors, onRefused, authenticate }),
+    acceptCompression,
+  });
   routes(router);
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
 

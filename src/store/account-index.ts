@@ -46,18 +46,11 @@ export interface AccountIndex {
   count(): Promise<number>;
   /** Turns of all tenants whose lease may have run out, at most `limit` of each. */
   dueLeases(limit: number): Promise<{ readonly tenant: string; readonly turnId: string }[]>;
-  /** Says when turns are to be looked at again. */
-  setLeases(tenant: string, turns: readonly LeaseLook[]): Promise<void>;
-}
-
-/**
- * When a turn's lease is to be looked at: at a time (ms since the epoch); `now`, whether or not it is known; not again, as
- * it does not run (`over`); or `never`, as it has ended for good. A time and `over` are for turns that were due: one that was
- * told of anew meanwhile stays as it is.
- */
-export interface LeaseLook {
-  readonly turnId: string;
-  readonly at: number | "now" | "over" | "never";
+  /** Says when turns are to be looked at again: at a time (ms since the epoch), `now`, or `never`. */
+  setLeases(
+    tenant: string,
+    turns: readonly { readonly turnId: string; readonly at: number | "now" | "never" }[],
+  ): Promise<void>;
 }
 
 /**
@@ -171,8 +164,8 @@ export function createAccountIndex({
 
     async setLeases(tenant, turns) {
       if (turns.length === 0) return;
-      const args = turns.flatMap(({ turnId, at }) => [turnId, at]);
-      await connection.run("parleySetLeases", [accountKeys(tenant).leases], [ttlMs, ...args]);
+      const args = turns.flatMap(({ turnId, at }) => [turnId, at === "never" ? "" : at === "now" ? 0 : at]);
+      await connection.run("parleySetLeases", [accountKeys(tenant).leases], args);
     },
   };
 }

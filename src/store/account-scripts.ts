@@ -159,29 +159,17 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
   },
 
   /**
-   * Says when turns are to be looked at again. A turn that was looked at may have been told of anew meanwhile: then that
-   * stands.
-   *
-   * KEYS: leases. ARGV: how long the list is kept (ms), [turn, when ...]: ms since the epoch, if it is on the list; `now`,
-   * also if it is not; `over`: not again, if it was due; `never`.
+   * Says when turns are to be looked at again. KEYS: leases. ARGV: [turn, when (ms since the epoch; 0: now; empty: never) ...].
    * Result: 1.
    */
   parleySetLeases: {
     numberOfKeys: 1,
-    lua: `${NOW}${KEEP}
-for i = 2, #ARGV, 2 do
-  local turn, at = ARGV[i], ARGV[i + 1]
-  if at == 'never' then
-    redis.call('ZREM', KEYS[1], turn)
-  elseif at == 'now' then
-    redis.call('ZADD', KEYS[1], now, turn)
-    keep(KEYS[1], now + ARGV[1])
-  elseif tonumber(redis.call('ZSCORE', KEYS[1], turn) or now) <= now then
-    if at == 'over' then
-      redis.call('ZREM', KEYS[1], turn)
-    else
-      redis.call('ZADD', KEYS[1], 'XX', at, turn)
-    end
+    lua: `${NOW}
+for i = 1, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('ZREM', KEYS[1], ARGV[i])
+  else
+    redis.call('ZADD', KEYS[1], 'XX', ARGV[i + 1] == '0' and now or ARGV[i + 1], ARGV[i])
   end
 end
 return 1

@@ -74,8 +74,8 @@ export function createMemoryState({ ttlMs, now }: { ttlMs: number; now: () => nu
     sweep();
     return sessions.get(nameOf(ref));
   };
-  const touch = (session: StoredSession, nowMs = now()): void => {
-    session.expireTimeMs = nowMs + ttlMs;
+  const touch = (session: StoredSession): void => {
+    session.expireTimeMs = now() + ttlMs;
     sessions.delete(nameOf(session.ref));
     sessions.set(nameOf(session.ref), session);
   };
@@ -85,16 +85,20 @@ export function createMemoryState({ ttlMs, now }: { ttlMs: number; now: () => nu
     find,
     findTurn: (ref) => find(ref)?.turns.get(ref.turnId),
     add(session) {
-      const nowMs = now();
-      const stored = newSession(session, nowMs);
-      touch(stored, nowMs);
+      const stored = newSession(session, now());
+      touch(stored);
       return stored;
     },
-    touch: (session) => touch(session),
+    touch,
     remove: (ref) => find(ref) !== undefined && sessions.delete(nameOf(ref)),
     sweep,
     clear: () => sessions.clear(),
   };
+}
+
+/** The history's newest messages. */
+export function windowOf(session: StoredSession, messages: number): MessageRecord[] {
+  return messages > 0 ? session.messages.slice(-messages) : [];
 }
 
 function newSession(session: NewSession, nowMs: number): StoredSession {

@@ -13,7 +13,7 @@ import {
   type TurnStore,
 } from "../turns/ports.ts";
 import { createLogHub } from "./log-hub.ts";
-import type { MemoryState, StoredSession, StoredTurn } from "./memory-state.ts";
+import { type MemoryState, type StoredSession, type StoredTurn, windowOf } from "./memory-state.ts";
 import {
   addUsage,
   firstSequenceOf,
@@ -101,8 +101,7 @@ export function createMemoryTurnStore({ state, leaseMs }: { state: MemoryState; 
     },
 
     async releaseLease(lease) {
-      const { session, turn } = fenced(lease);
-      if (session.lease?.untilMs !== 0) turn.takeovers -= 1;
+      const { session } = fenced(lease);
       session.lease = { ...lease, untilMs: 0 };
     },
 
@@ -194,10 +193,6 @@ function begin({
         return { state: "preempted", running: take({ session, nonce: turn.nonce, untilMs: nowMs + leaseMs }) };
       }
     }
-    // Its end was not written yet.
-    if (held?.nonce === turn.nonce) {
-      return { state: "preempted", running: take({ session, nonce: turn.nonce, untilMs: nowMs + leaseMs }) };
-    }
     return { state: "queued", position: queue.indexOf(place) + (held === undefined ? 0 : 1) };
   }
 
@@ -231,10 +226,10 @@ function take({ session, nonce, untilMs }: { session: StoredSession; nonce: stri
   const turnId = session.lease?.turnId ?? "";
   const turn = session.turns.get(turnId);
   if (turn === undefined) throw new TypeError("a lease without a turn");
-  if (session.lease?.nonce !== nonce) turn.takeovers += 1;
   session.epoch += 1;
   const lease: Lease = { ...session.ref, turnId, nonce, epoch: session.epoch };
   session.lease = { ...lease, untilMs };
+  turn.takeovers += 1;
   return {
     lease,
     record: turn.record,
@@ -245,10 +240,6 @@ function take({ session, nonce, untilMs }: { session: StoredSession; nonce: stri
     stop: turn.stop,
     takeovers: turn.takeovers,
   };
-}
-
-function windowOf(session: StoredSession, messages: number) {
-  return messages > 0 ? session.messages.slice(-messages) : [];
 }
 
 /** Appends what the log lacks. False: it had them all. */

@@ -14,12 +14,6 @@ const SOCKET_TIMEOUT_MS = 5_000;
 /** A replica has this long to acknowledge a write, in milliseconds. */
 const REPLICA_TIMEOUT_MS = 1_000;
 
-/**
- * Where a replica has just failed to, writes ask for this long only, in milliseconds: WAIT blocks a connection that all
- * share, reads included, and a shard that has lost its replica would stand still for all of them.
- */
-const REPLICA_RETRY_MS = 20;
-
 /** The wait before a reconnect grows by this much with each try, up to the most, in milliseconds. */
 const RECONNECT_DELAY_MS = { step: 50, most: 1_000 } as const;
 
@@ -34,7 +28,7 @@ export interface RedisConnectionOptions {
   /** Whether the connection is made by the first command, and not at once. Default: no. */
   readonly lazy?: boolean;
   /**
-   * What a script that writes, or reads a turn, waits for before it resolves: the server that took it, or one replica of it too. A write that
+   * What a script that writes waits for before it resolves: the server that took it, or one replica of it too. A write that
    * reaches no replica within {@link REPLICA_TIMEOUT_MS} is STORE_UNAVAILABLE: it may be there, and may be repeated. Default:
    * `local`.
    */
@@ -44,12 +38,27 @@ export interface RedisConnectionOptions {
 /** A script's argument; numbers must be integers. */
 export type RedisArgument = string | number | Uint8Array;
 
+/** A Lua script and how many keys it takes. */
+export interface RedisScript {
+  readonly numberOfKeys: number;
+  readonly lua: string;
+  /** Writes nothing, so that no replica need have it. */
+  readonly readOnly?: true;
+}
+
+/** Runs the scripts of a table, as {@link RedisConnection.run} those of `redis-scripts.ts`. */
+export type ScriptRunner<Name extends string> = (
+  script: Name,
+  keys: readonly string[],
+  args: readonly RedisArgument[],
+) => Promise<unknown>;
+
 /** One Redis, or one Redis Cluster. All rejections are {@link Failure}s: STORE_UNAVAILABLE unless it says otherwise. */
 export interface RedisConnection {
   /** Runs a script of `redis-scripts.ts`; strings in its reply are Buffers. All keys are in one slot. */
   run(script: RedisScriptName, keys: readonly string[], args: readonly RedisArgument[]): Promise<unknown>;
-  /** Whether what a script has written is not durable before the script's answer: a replica is waited for. */
-  readonly waitsForReplica: boolean;
+  /** Makes the scripts of a further table known, and returns how to run them. */
+  scripts<Name extends string>(table: Readonly<Record<Name, RedisScript>>): ScriptRunner<Name>;
   /** Runs plain commands of the client with the same rejections. */
   use<T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T>;
   /** The client, for libraries that bring their own commands; their rejections are not mapped. */
@@ -66,7 +75,7 @@ export interface RedisConnection {
 /**
  * Connects, in the background, or with `lazy` when the first command comes. `redis://` and `rediss://` (TLS), each with `user:password@` and for a single server
  * `/database`. Several addresses with commas between them, or `?cluster=true`, mean a Redis Cluster:
- * `redis://10.0.0.1:6379,10.0.0.2:6379`, with or without `redis://` before each of them. Throws an Error that says what is wrong with a URL, without quoting it.
+ * `redis://10.0.0.1:6379,10.0.0.2:6379`. Throws an Error that says what is wrong with a URL, without quoting it.
  *
  * Commands wait for the first connection but never for a lost one, and none waits for more than a few seconds.
  */
@@ -74,46 +83,41 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
   const address = parseRedisUrl(url);
   const lazyConnect = options.lazy ?? false;
   const client = address.cluster ? connectCluster(address, lazyConnect) : connectSingle(address, lazyConnect);
-  for (const [name, script] of Object.entries(REDIS_SCRIPTS)) {
-    client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
-  }
   client.on("error", (error: unknown) => options.onError?.(describeRedisError(error)));
 
   const waitsForReplica = options.durability === "replica";
-  /** Masters that no replica has acknowledged the newest write of. */
-  const lonely = new Set<string>();
   const warned = new Set<string>();
   const warn = (sentence: string): void => {
     if (warned.has(sentence)) return;
     warned.add(sentence);
     options.onWarning?.(sentence);
   };
-  const attempt = <T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T> =>
-    client instanceof Cluster ? withDeadline(operation(client), CLUSTER_COMMAND_TIMEOUT_MS) : operation(client);
   const use = async <T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T> => {
     try {
-      return await attempt(operation).catch(async (error: unknown) => {
-        // Nothing was done. The client follows a slot to its new master only where all of a pipeline say the same.
-        if (!(client instanceof Cluster) || replyCode(error) !== "MOVED") throw error;
-        await attempt(() => refreshSlots(client));
-        return await attempt(operation);
-      });
+      return await (address.cluster ? withDeadline(operation(client), CLUSTER_COMMAND_TIMEOUT_MS) : operation(client));
     } catch (error) {
       throw failureOfRedisError(error);
     }
   };
 
-  return {
-    client,
-    waitsForReplica,
-    use,
-    run: (script, keys, args) =>
+  const scripts = <Name extends string>(table: Readonly<Record<Name, RedisScript>>): ScriptRunner<Name> => {
+    for (const [name, { lua, numberOfKeys }] of Object.entries<RedisScript>(table)) {
+      client.defineCommand(name, { lua, numberOfKeys });
+    }
+    return (script, keys, args) =>
       use(() => {
         const values = [...keys, ...args.map(toArgument)];
-        return waitsForReplica && (!isReading(script) || DELIVERS.has(script))
-          ? runReplicated(client, script, { keys, values, lonely })
+        return waitsForReplica && table[script].readOnly !== true
+          ? runReplicated(client, script, values)
           : (call(client, script, values) as Promise<unknown>);
-      }),
+      });
+  };
+
+  return {
+    client,
+    use,
+    scripts,
+    run: scripts<RedisScriptName>(REDIS_SCRIPTS),
     async ping() {
       const infos = await use(async () => {
         // A command that routes by a slot waits until the Cluster's masters are known.
@@ -133,60 +137,26 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
 }
 
 /** Calls a script by the command that the client, or a pipeline of it, has of it. */
-function call(client: object, script: RedisScriptName, values: readonly (string | Buffer)[]): unknown {
+function call(client: object, script: string, values: readonly (string | Buffer)[]): unknown {
   const command: unknown = Reflect.get(client, `${script}Buffer`);
   if (typeof command !== "function") throw new TypeError(`script ${script} is not defined`);
   return Reflect.apply(command, client, values);
 }
 
-/** Runs a script and waits, on the connection that it ran on, until one replica has all that it wrote or read. */
+/** Runs a script and waits, on the connection that wrote, until one replica has what it wrote. */
 async function runReplicated(
   client: Redis | Cluster,
-  script: RedisScriptName,
-  {
-    keys: [key = ""],
-    values,
-    lonely,
-  }: { keys: readonly string[]; values: readonly (string | Buffer)[]; lonely: Set<string> },
+  script: string,
+  values: readonly (string | Buffer)[],
 ): Promise<unknown> {
-  const master = client instanceof Cluster ? (client.slots[slotOf(key)]?.[0] ?? "") : "";
   const pipeline = client.pipeline();
   call(pipeline, script, values);
-  pipeline.wait(1, lonely.has(master) ? REPLICA_RETRY_MS : REPLICA_TIMEOUT_MS);
+  pipeline.wait(1, REPLICA_TIMEOUT_MS);
   const [written, replicated] = (await pipeline.exec()) ?? [];
   if (written?.[0]) throw written[0];
   if (replicated?.[0]) throw replicated[0];
-  if (Number(replicated?.[1] ?? 0) < 1) {
-    lonely.add(master);
-    throw new Error("no replica acknowledged the write");
-  }
-  lonely.delete(master);
+  if (Number(replicated?.[1] ?? 0) < 1) throw new Error("no replica acknowledged the write");
   return written?.[1];
-}
-
-/** Learns anew which master has which slots. */
-function refreshSlots(client: Cluster): Promise<void> {
-  return new Promise((resolve, reject) => {
-    client.refreshSlotsCache((error) => (error ? reject(error) : resolve()));
-  });
-}
-
-/** A key's slot: CRC16 (XMODEM) of its tag, of 16384 (redis.io, "Redis cluster specification"). */
-function slotOf(key: string): number {
-  const tag = /\{([^}]+)\}/.exec(key)?.[1] ?? key;
-  let crc = 0;
-  for (const byte of Buffer.from(tag)) {
-    crc ^= byte << 8;
-    for (let bit = 0; bit < 8; bit++) crc = (crc & 0x8000) === 0 ? crc << 1 : (crc << 1) ^ 0x1021;
-  }
-  return crc & 0x3fff;
-}
-
-/** Scripts that read what clients are given of a turn: nothing that a failover could unsay. */
-const DELIVERS: ReadonlySet<RedisScriptName> = new Set(["parleyReadLog", "parleyGetTurn"]);
-
-function isReading(script: RedisScriptName): boolean {
-  return "readOnly" in REDIS_SCRIPTS[script];
 }
 
 /** What the client's errors mean for a caller. The cause says what happened, without a command's arguments or a reply's text. */
@@ -228,7 +198,7 @@ interface RedisAddress {
 
 function parseRedisUrl(url: string): RedisAddress {
   const [, scheme, credentials, hosts = "", path = "", query = ""] =
-    /^(rediss?):\/\/(?:([^@/]*)@)?([^/?]+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(url.replaceAll(/,rediss?:\/\//g, ",")) ?? [];
+    /^(rediss?):\/\/(?:([^@/]*)@)?([^/?]+)(?:\/([^?]*))?(?:\?(.*))?$/.exec(url) ?? [];
   if (scheme === undefined) throw new Error("A Redis URL is redis:// or rediss://, then host:port.");
   const nodes = hosts.split(",").map((host) => {
     const parsed = URL.parse(`redis://${host}`);

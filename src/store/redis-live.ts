@@ -26,13 +26,12 @@ export function createLiveChannels(client: Redis | Cluster): LiveChannels {
     const made = client instanceof Cluster ? duplicateCluster(client) : duplicateRedis(client);
     made.on("error", () => undefined);
     made.on("smessageBuffer", (channel: Buffer, message: Buffer) => tell(String(channel), message));
-    // After a lost connection what was published meanwhile is gone. Subscribed anew is here: a Cluster's client does it by
-    // itself too, but does not tell when that stands.
-    const startAll = (): void => {
-      for (const channel of channels.keys()) start(channel);
+    // After a lost connection the client subscribes by itself; what was published meanwhile is gone.
+    const missed = (): void => {
+      for (const channel of channels.keys()) tell(channel, undefined);
     };
-    made.on("ready", startAll);
-    made.on("subscribersReady", startAll);
+    made.on("ready", missed);
+    made.on("subscribersReady", missed);
     return made;
   };
   const start = (channel: string): void => {
@@ -69,8 +68,7 @@ export function createLiveChannels(client: Redis | Cluster): LiveChannels {
 }
 
 function duplicateRedis(client: Redis): Redis {
-  // Where a connection is lost while the client subscribes anew, nobody hears of it but the process, which ends by it.
-  return client.duplicate({ lazyConnect: false, enableAutoPipelining: false, autoResubscribe: false });
+  return client.duplicate({ lazyConnect: false, enableAutoPipelining: false });
 }
 
 function duplicateCluster(client: Cluster): Cluster {

@@ -16,7 +16,7 @@ import {
   type TurnStore,
 } from "../turns/ports.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
-import type { AccountIndex, LeaseLook, Touch } from "./account-index.ts";
+import type { AccountIndex, Touch } from "./account-index.ts";
 import { createLogHub } from "./log-hub.ts";
 import { firstSequenceOf, gapFailure, sequenceOf, trimmedFailure, turnView, usageOf } from "./record-views.ts";
 import type { RedisConnection } from "./redis-connection.ts";
@@ -31,12 +31,6 @@ const SLIDE_AFTER_MS = 60_000;
 
 /** Turns that have ended are taken off the list of leases this many milliseconds later, many at a time. */
 const LEASES_FORGOTTEN_MS = 100;
-
-/**
- * Pages of the list of leases that one look goes through at most: what is due there may have ended, or never begun, and
- * must not keep the abandoned turns behind it waiting.
- */
-const LEASE_PAGES = 32;
 
 /** The half of the Redis store that keeps turns. */
 export function createRedisTurnStore({
@@ -87,32 +81,26 @@ export function createRedisTurnStore({
     });
   };
 
-  /** Nonces of claims whose answers were lost: repeated, they find the lease that they may have got. */
-  const unanswered = new Map<string, string>();
-  /** Takes over a turn if it is abandoned; notes in `looks` when to look at it again. */
-  const claim = async (
-    { tenant, turnId }: { tenant: string; turnId: string },
-    looks: Map<string, LeaseLook[]>,
-  ): Promise<ClaimedTurn | undefined> => {
+  /** Has a turn's owner look after it. */
+  const tellOwner = async (nonce: string, turnId: string): Promise<void> => {
+    const owner = nonce.split(":", 1)[0] ?? "";
+    if (owner !== "") await connection.use((client) => client.spublish(stopChannel(owner), turnId));
+  };
+
+  /** Takes over a turn that may be abandoned; if it is not, says when to look again. */
+  const claim = async ({ tenant, turnId }: { tenant: string; turnId: string }): Promise<ClaimedTurn | undefined> => {
     const ref = parseTurnId(turnId);
     if (ref === undefined) return undefined;
     const keys = turnKeys(ref);
-    const nonce = unanswered.get(turnId) ?? nonceOf({ nonce: crypto.randomUUID() });
-    unanswered.delete(turnId);
-    const reply = (await connection
-      .run("parleyClaimTurn", [keys.session, keys.messages, keys.turn], [turnId, nonce, leaseMs])
-      .catch((error: unknown) => {
-        unanswered.set(turnId, nonce);
-        throw error;
-      })) as [untilMs: number, taken?: TakeReply] | null;
-    const ofTenant = looks.get(tenant) ?? [];
-    looks.set(tenant, ofTenant);
-    ofTenant.push({ turnId, at: reply?.[0] ?? "over" });
-    return reply?.[1] === undefined ? undefined : claimedTurn(ref, nonce, reply[1]);
-  };
-  /** Whoever waits for a turn whose owner is lost sees to it that it is found, even if the list of leases was lost. */
-  const noteLapsed = async (tenant: string, turnId: string): Promise<void> => {
-    if (turnId !== "") await index.setLeases(tenant, [{ turnId, at: "now" }]);
+    const nonce = nonceOf({ nonce: crypto.randomUUID() });
+    const reply = (await connection.run(
+      "parleyClaimTurn",
+      [keys.session, keys.messages, keys.turn],
+      [turnId, nonce, leaseMs],
+    )) as [1, TakeReply] | [0, Buffer] | null;
+    if (reply?.[0] === 1) return claimedTurn(ref, nonce, reply[1]);
+    await index.setLeases(tenant, [{ turnId, at: reply === null ? "never" : Number(String(reply[1])) }]);
+    return undefined;
   };
 
   return {
@@ -148,7 +136,8 @@ export function createRedisTurnStore({
       const state = String(reply[0]);
       if (state === "missing") await index.forget(touch.session, touch.expireTimeMs);
       if (state === "late") await index.untouch(touch);
-      if (state === "queued" || state === "busy") await noteLapsed(turn.tenant, String(reply.at(-1)));
+      // It would find out with its next write; a model that is silent would be listened to until then.
+      if (state === "preempted") await tellOwner(String(reply[3]), String(reply[1]));
       return outcomeOf(turn, { state, values: reply.slice(1), nonce: nonceOf(turn) });
     },
 
@@ -252,28 +241,17 @@ export function createRedisTurnStore({
       const reply = await connection.run("parleyStopTurn", [keys.session, keys.turn], [ref.turnId, reason]);
       if (reply === null) return undefined;
       const [nonce] = reply as [Buffer];
-      const owner = String(nonce).split(":", 1)[0] ?? "";
-      if (owner !== "") await connection.use((client) => client.spublish(stopChannel(owner), ref.turnId));
+      await tellOwner(String(nonce), ref.turnId);
       return getTurn(ref);
     },
 
     async claimTurns(limit) {
-      const claimed: ClaimedTurn[] = [];
-      for (let page = 0; page < LEASE_PAGES && claimed.length < limit; page++) {
-        const wanted = limit - claimed.length;
-        const due = await index.dueLeases(wanted);
-        const looks = new Map<string, LeaseLook[]>();
-        // What is not due any more was taken by another.
-        const dueIds = new Set(due.map(({ turnId }) => turnId));
-        for (const turnId of unanswered.keys()) if (page === 0 && !dueIds.has(turnId)) unanswered.delete(turnId);
-        // One that cannot be read, by this release perhaps, must not keep the others from being found.
-        const claims = await Promise.allSettled(due.map((turn) => claim(turn, looks)));
-        claimed.push(...claims.flatMap((one) => (one.status === "fulfilled" ? (one.value ?? []) : [])));
-        // What was taken must not be lost for this: what is still due is looked at again.
-        await Promise.allSettled([...looks].map(([tenant, turns]) => index.setLeases(tenant, turns)));
-        if (due.length < wanted) break;
-      }
-      return claimed;
+      const due = await index.dueLeases(limit);
+      // One that cannot be read, by this release perhaps, must not keep the others from being found.
+      const claims = await Promise.allSettled(due.map(claim));
+      return claims.flatMap((claimed) =>
+        claimed.status === "fulfilled" && claimed.value !== undefined ? [claimed.value] : [],
+      );
     },
 
     getTurn,
@@ -298,9 +276,7 @@ export function createRedisTurnStore({
       const unfollow = hub.follow(ref, onEntries);
       if (!everywhere) return unfollow;
       const unsubscribe = live.subscribe(turnKeys(ref).live, (message) => {
-        // What is published has just been written, and may not be durable yet: then it only says that there is something.
-        const isDurable = message !== undefined && !connection.waitsForReplica;
-        const entries = isDurable ? decodeEntries(message) : undefined;
+        const entries = message === undefined ? undefined : decodeEntries(message);
         onEntries(entries ?? []);
       });
       return () => {

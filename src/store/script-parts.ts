@@ -101,16 +101,15 @@ end
 `;
 
 /**
- * Gives a running turn's lease to a new owner, once more to one that did not hear of it. Returns [epoch, takeovers, record, last sequence, prompt tokens, completion
+ * Gives a running turn's lease to a new owner. Returns [epoch, takeovers, record, last sequence, prompt tokens, completion
  * tokens, cost, finish reason that the turn is to end with or "", window, journal].
  */
 export const TAKE = `
 local function take(session, messages, turn_key, nonce, until_ms)
-  local again = redis.call('HGET', session, 'nonce') == nonce
   local epoch = redis.call('HINCRBY', session, 'epoch', 1)
   redis.call('HSET', session, 'nonce', nonce, 'until', until_ms)
   redis.call('HSET', turn_key, 'epoch', epoch, 'nonce', nonce)
-  local takeovers = redis.call('HINCRBY', turn_key, 'takeovers', again and 0 or 1)
+  local takeovers = redis.call('HINCRBY', turn_key, 'takeovers', 1)
   local turn = redis.call('HMGET', turn_key, 'record', 'last', 'prompt', 'completion', 'cost', 'stop', 'steps', 'window')
   local steps, window = {}, {}
   for i = 1, tonumber(turn[7] or 0) do steps[i] = redis.call('HGET', turn_key, 's' .. i) end

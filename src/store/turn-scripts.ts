@@ -9,10 +9,9 @@ export const TURN_SCRIPTS = {
    * 6 places in the queue, 7 messages of the window, 8 end of life, 9 ttl ms, 10 and 11 prefixes of turns and logs, 12 turn's
    * record, 13 log entry 1, 14 record of a session to make or "", 15 its creation time, 16 entries that a log keeps, 17 what to
    * do with a running turn: "" (wait), "reject", or the finish reason that it is to end with.
-   * Result: ["begun", epoch, window] | ["queued", position, lapsed] | ["preempted", running turn, what TAKE returns, nonce of
-   * the owner it had] | ["busy", running turn, last sequence, lapsed] | ["full"] | ["missing"] (no such session, or another
-   * user's) | ["exists"] (the turn was begun before, by another) | ["late"] (the end of life is over). Lapsed: the running turn,
-   * if its lease has run out.
+   * Result: ["begun", epoch, window] | ["queued", position] | ["preempted", running turn, what TAKE returns, nonce of the
+   * owner it had] | ["busy", running turn, last sequence] | ["full"] | ["missing"] (no such session, or another user's) | ["exists"] (the turn was begun
+   * before, by another) | ["late"] (the end of life is over).
    */
   parleyBeginTurn: {
     numberOfKeys: 7,
@@ -46,13 +45,12 @@ for _, lapsed in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', now, 'BYSCORE')) d
 end
 redis.call('ZADD', KEYS[5], 'XX', now + ARGV[5], turn)
 local busy = held[2] and held[2] ~= ''
-local lapsed = busy and tonumber(held[4]) <= now and held[2] or ''
 local head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
 if ARGV[17] == 'reject' and (busy or (head[1] and head[1] ~= turn)) then
   redis.call('ZREM', KEYS[4], turn)
   redis.call('ZREM', KEYS[5], turn)
   local other = busy and held[2] or ''
-  return {'busy', other, busy and redis.call('HGET', ARGV[10] .. other, 'last') or '0', lapsed}
+  return {'busy', other, busy and redis.call('HGET', ARGV[10] .. other, 'last') or '0'}
 end
 if busy or (head[1] and head[1] ~= turn) then
   if not redis.call('ZSCORE', KEYS[4], turn) then
@@ -71,7 +69,7 @@ if busy or (head[1] and head[1] ~= turn) then
     -- The answer that said so was lost.
     return {'preempted', held[2], take(KEYS[1], KEYS[2], ARGV[10] .. held[2], ARGV[3], now + ARGV[4]), ''}
   end
-  return {'queued', redis.call('ZRANK', KEYS[4], turn) + (busy and 1 or 0), lapsed}
+  return {'queued', redis.call('ZRANK', KEYS[4], turn) + (busy and 1 or 0)}
 end
 
 redis.call('ZREM', KEYS[4], turn)
@@ -183,34 +181,30 @@ return {session[1], session[2], tonumber(session[3]) - now, redis.call('HGET', K
 `,
   },
 
-  /**
-   * Gives a lease up amid the turn. That is no loss of its owner: the takeover that follows is not counted as one.
-   * KEYS: session, turn. ARGV: turn, epoch, nonce. Result: 1; -1, -3 as above.
-   */
+  /** Gives a lease up amid the turn. KEYS: session, turn. ARGV: turn, epoch, nonce. Result: 1; -1, -3 as above. */
   parleyReleaseLease: {
     numberOfKeys: 2,
     lua: `${REFUSED}
 local refusal = refused(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 if refusal then return refusal end
-if redis.call('HGET', KEYS[1], 'until') ~= '0' then redis.call('HINCRBY', KEYS[2], 'takeovers', -1) end
 redis.call('HSET', KEYS[1], 'until', 0)
 return 1
 `,
   },
 
   /**
-   * Takes the lease of a turn whose owner is lost, or is this very claimer, whose answer was lost.
+   * Takes the lease of a turn whose owner is lost.
    *
    * KEYS: session, messages, turn. ARGV: turn, nonce, lease ms.
-   * Result: [when the lease runs out, what TAKE returns], [when the lease runs out]: it is held, or nil: the turn does not run.
+   * Result: [1, what TAKE returns], [0, when the lease runs out]: it is held, or nil: the turn does not run any more.
    */
   parleyClaimTurn: {
     numberOfKeys: 3,
     lua: `${NOW}${TAKE}
-local held = redis.call('HMGET', KEYS[1], 'turn', 'until', 'nonce')
+local held = redis.call('HMGET', KEYS[1], 'turn', 'until')
 if held[1] ~= ARGV[1] then return false end
-if tonumber(held[2]) > now and held[3] ~= ARGV[2] then return {tonumber(held[2])} end
-return {now + ARGV[3], take(KEYS[1], KEYS[2], KEYS[3], ARGV[2], now + ARGV[3])}
+if tonumber(held[2]) > now then return {0, held[2]} end
+return {1, take(KEYS[1], KEYS[2], KEYS[3], ARGV[2], now + ARGV[3])}
 `,
   },
 

@@ -30,6 +30,8 @@ const TURN_SCHEMA_VERSION = 1;
 export interface TurnRequest {
   readonly tenant: string;
   readonly userId: string;
+  /** The team that pays; empty: none. */
+  readonly team: string;
   /** Empty: a new session. */
   readonly sessionId: string;
   readonly message: string;
@@ -151,6 +153,7 @@ async function* admitNew(
     team,
     past: NO_PAST,
     usedBefore: NO_USAGE,
+    unsettled: [],
   });
   return { ref, begun: { running, firstEntry: turn.firstEntry } };
 }
@@ -175,6 +178,8 @@ function newTurn(
       maxTokens,
       createTime: timestampNow(),
       agentTeamJson: JSON.stringify(team),
+      team: request.team,
+      version,
       ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
     }),
     firstEntry: logEntry(1n, {
@@ -214,12 +219,7 @@ async function* waitForLease(
         case "exists":
           return undefined;
         case "preempted":
-          // It stands in the queue meanwhile, at its head.
-          if (!waiting) wait(1);
           await ports.runner.end(outcome.running);
-          signal.throwIfAborted();
-          // The end was not written; whoever finds the lease given up writes it.
-          if (ports.runner.drained) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
           continue;
         case "queued":
           if (!waiting) wait(1);

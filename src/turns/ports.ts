@@ -53,6 +53,8 @@ export interface SessionStore {
     ref: SessionRef,
     page: { readonly offset: number; readonly limit: number },
   ): Promise<Message[] | undefined>;
+  /** The history's newest messages, oldest first, as the next turn would get them; undefined: no such session. */
+  readWindow(ref: SessionRef, messages: number): Promise<MessageRecord[] | undefined>;
   /** Sessions alive now, over all tenants. */
   countActiveSessions(): Promise<number>;
 }
@@ -172,7 +174,7 @@ export interface ClaimedTurn {
   readonly usage: UsageTotals;
   /** Why it is to be ended, if somebody wants that. */
   readonly stop: StopReason | undefined;
-  /** How often the turn has lost its owner; one that gave it up was not lost. */
+  /** How often the turn has changed its owner. */
   readonly takeovers: number;
 }
 

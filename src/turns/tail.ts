@@ -23,8 +23,7 @@ export type TailItem =
 /**
  * Reads a turn's log: what is there after `afterSequence`, then what comes, to the last entry. Ends there, by a throw if
  * the turn's end is no OK. Throws the signal's reason when that is aborted, TURN_NOT_FOUND, TURN_LOG_TRIMMED, or what
- * `lost` aborts with, unless that is LEASE_LOST: then another process goes on with the turn, and so does the reader. Throws
- * the reason of `leaving` when that is aborted and there is nothing to read.
+ * `lost` aborts with, unless that is LEASE_LOST: then another process goes on with the turn, and so does the reader.
  */
 export async function* tailTurn({
   store,
@@ -33,7 +32,6 @@ export async function* tailTurn({
   head,
   signal,
   lost,
-  leaving,
 }: {
   store: Pick<TurnStore, "follow" | "readLog">;
   ref: TurnRef;
@@ -43,8 +41,6 @@ export async function* tailTurn({
   signal: AbortSignal;
   /** Of a turn that this process works on; absent: the turn may be anybody's. */
   lost?: AbortSignal;
-  /** Aborted when this process goes away: who reads a turn of another one is sent on. */
-  leaving?: AbortSignal | undefined;
 }): AsyncGenerator<TailItem, void> {
   let buffer: TurnLogEntry[] = head === undefined ? [] : [...head];
   let mayLack = head === undefined;
@@ -60,7 +56,6 @@ export async function* tailTurn({
   let unfollow = store.follow(ref, onEntries, { everywhere });
   signal.addEventListener("abort", stirred);
   lost?.addEventListener("abort", stirred);
-  leaving?.addEventListener("abort", stirred);
   let spokeMs = performance.now();
   try {
     for (;;) {
@@ -99,7 +94,6 @@ export async function* tailTurn({
         unfollowHere();
       }
       if (buffer.length > 0 || mayLack || signal.aborted) continue;
-      leaving?.throwIfAborted();
       const silentMs = performance.now() - spokeMs;
       const waitMs = Math.max(0, Math.min(HEARTBEAT_MS - silentMs, everywhere ? LOOK_MS : HEARTBEAT_MS));
       const silent = await new Promise<boolean>((resolve) => {
@@ -121,7 +115,6 @@ export async function* tailTurn({
     unfollow();
     signal.removeEventListener("abort", stirred);
     lost?.removeEventListener("abort", stirred);
-    leaving?.removeEventListener("abort", stirred);
   }
 }
 

@@ -22,6 +22,8 @@ export interface TurnObserver {
   turnLost(loss: { readonly turn: BegunTurn; readonly error: unknown }): void;
   /** The turn's owner was lost; this process goes on. */
   turnTakenOver(takeover: { readonly lease: Lease; readonly takeovers: number }): void;
+  /** A call could not be charged; the account will charge it in full, and that be corrected. */
+  unsettled(turn: BegunTurn, error: unknown): void;
   /** A defect of ours. */
   unexpected(turn: BegunTurn, error: unknown): void;
 }

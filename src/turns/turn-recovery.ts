@@ -4,7 +4,7 @@ import type { TurnRunner } from "./turn-runner.ts";
 /** Between two looks for abandoned turns, in milliseconds: a lease and two seconds is what a turn may stand still. */
 const LOOK_MS = 500;
 
-/** Turns that are taken over at a time, at most: other processes look too. */
+/** Turns that are taken over at one look, at most: other processes look too. */
 const TURNS_PER_LOOK = 32;
 
 /** Looks for turns whose owners are lost and goes on with them. */
@@ -28,12 +28,8 @@ export function startTurnRecovery({
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = async (): Promise<void> => {
     try {
-      // Until there are none: a process that is lost leaves many at once.
-      for (let left = true; left && !stopped; ) {
-        const claimed = await store.claimTurns(TURNS_PER_LOOK);
-        await Promise.all(claimed.map((turn) => runner.takeOver(turn).catch(onError)));
-        left = claimed.length > 0;
-      }
+      const claimed = await store.claimTurns(TURNS_PER_LOOK);
+      await Promise.all(claimed.map((turn) => runner.takeOver(turn).catch(onError)));
     } catch (error) {
       onError(error);
     }

@@ -4,6 +4,7 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import type { ClaimedTurn, StopReason, TurnRef, TurnStore } from "./ports.ts";
+import type { AccountPorts } from "./turn-account.ts";
 import { type BegunTurn, executeTurn } from "./turn-execution.ts";
 import type { TurnObserver } from "./turn-observer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
@@ -12,13 +13,13 @@ import { resumedTurn } from "./turn-takeover.ts";
 /** A turn that this process has begun and works on. */
 export interface RunningTurn {
   readonly ref: TurnRef;
-  /** Ends the turn early, with what was said, even if this process has lost it. */
+  /** Ends the turn early, with what was said. */
   stop(finishReason: FinishReason.CANCELLED | FinishReason.DEADLINE): void;
   /** Aborted when this process cannot go on with the turn and did not write its end. */
   readonly lost: AbortSignal;
 }
 
-export interface TurnRunnerPorts {
+export interface TurnRunnerPorts extends AccountPorts {
   readonly store: TurnStore;
   readonly model: Model;
   readonly tools: ToolBox;
@@ -83,13 +84,7 @@ export class TurnRunner {
     return {
       ref: turn.lease,
       lost: lost.signal,
-      stop: (finishReason) => {
-        stop.abort(new TurnStopped(finishReason));
-        // Where another owner has the turn, or will have it, that one ends it.
-        void done.then(async () => {
-          if (lost.signal.aborted) await this.#ports.store.stopTurn(turn.lease, finishReason).catch(() => undefined);
-        });
-      },
+      stop: (finishReason) => stop.abort(new TurnStopped(finishReason)),
     };
   }
 

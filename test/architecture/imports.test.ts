@@ -17,8 +17,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   "src/providers": ["gen", "src/failure.ts", "src/engine"],
   "src/rpc": ["gen", "src/failure.ts", "src/identity", "src/platform", "src/turns"],
   "src/parley-yaml.ts": ["src/engine"],
-  "src/tools": ["src/engine"],
-  "src/config.ts": ["src/engine", "src/tools", "src/parley-yaml.ts"],
+  "src/config.ts": ["src/engine", "src/parley-yaml.ts"],
   "src/package-facts.ts": [],
 };
 

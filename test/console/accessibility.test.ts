@@ -6,7 +6,7 @@ import { choose, conversation, messageField, say, send, turns } from "./console.
 const browser = useBrowser();
 let app: TestApp;
 beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+  app = await startTestApp({ yaml: YAML });
 });
 afterAll(() => app.close());
 

@@ -8,7 +8,7 @@ import { choose, messageField, say, send, styleOf, turns } from "./console.ts";
 const browser = useBrowser();
 let app: TestApp;
 beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+  app = await startTestApp({ yaml: YAML });
 });
 afterAll(() => app.close());
 

@@ -18,7 +18,7 @@ import {
 const browser = useBrowser();
 let app: TestApp;
 beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+  app = await startTestApp({ yaml: YAML });
 });
 afterAll(() => app.close());
 

@@ -19,7 +19,7 @@ import {
 const browser = useBrowser();
 let app: TestApp;
 beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+  app = await startTestApp({ yaml: YAML });
 });
 afterAll(() => app.close());
 
@@ -47,7 +47,7 @@ test("Enter sends, Shift+Enter begins a line, and the field keeps the focus", as
   await turns(page).locator(".facts").waitFor();
   expect(app.simulated.calls.at(-1)?.messages.at(-1)?.content).toBe("first line\nsecond line");
   expect(await messageField(page).inputValue()).toBe("");
-  await eventually(() => hasFocus(messageField(page))).toBe(true);
+  expect(await hasFocus(messageField(page))).toBe(true);
   expect(await turns(page).locator(".question p").textContent()).toBe("first line\nsecond line");
 });
 
@@ -100,7 +100,7 @@ test("the skip link leads to the message and is in sight only while it has the f
   await link.focus();
   await eventually(top).toBeGreaterThanOrEqual(0);
   await page.keyboard.press("Enter");
-  await eventually(() => hasFocus(messageField(page))).toBe(true);
+  expect(await hasFocus(messageField(page))).toBe(true);
 });
 
 test("a session is opened and deleted by keyboard, and the focus is never lost", async () => {
@@ -112,15 +112,15 @@ test("a session is opened and deleted by keyboard, and the focus is never lost",
   await remove.focus();
   await page.keyboard.press("Enter");
   await dialog.waitFor();
-  await eventually(() => hasFocus(dialog.getByRole("button", { name: "Keep it" }))).toBe(true);
+  expect(await hasFocus(dialog.getByRole("button", { name: "Keep it" }))).toBe(true);
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
-  await eventually(() => hasFocus(remove)).toBe(true);
+  expect(await hasFocus(remove)).toBe(true);
 
   await page.keyboard.press("Enter");
   await dialog.waitFor();
   await page.keyboard.press("Tab");
-  await eventually(() => hasFocus(dialog.getByRole("button", { name: "Delete" }))).toBe(true);
+  expect(await hasFocus(dialog.getByRole("button", { name: "Delete" }))).toBe(true);
   await page.keyboard.press("Enter");
   await dialog.waitFor({ state: "detached" });
   await remove.waitFor({ state: "detached" });
@@ -133,7 +133,7 @@ test("a session is opened and deleted by keyboard, and the focus is never lost",
   await page.getByRole("button", { name: "Delete not open any more" }).press("Enter");
   await dialog.getByRole("button", { name: "Delete" }).press("Enter");
   await dialog.waitFor({ state: "detached" });
-  await eventually(() => hasFocus(page.getByRole("button", { name: "New session" }))).toBe(true);
+  expect(await hasFocus(page.getByRole("button", { name: "New session" }))).toBe(true);
 
   await say(page, "by key");
   await page.getByRole("button", { name: "New session" }).press("Enter");

@@ -3,7 +3,7 @@ import { type SimulatedModel, startSimulatedModel } from "../../src/providers/si
 import { eventually, useBrowser } from "../support/browser.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { type ServiceProcess, startServiceProcess } from "../support/service-process.ts";
-import { messageField, send, sessionButtons, turns } from "./console.ts";
+import { messageField, send, sessionButtons, sessionIdOf, turns } from "./console.ts";
 
 // The service goes away and comes back; the page is not loaded again.
 
@@ -35,68 +35,50 @@ async function startService({ port = "0" }: { port?: string } = {}): Promise<Ser
 
 const UNREACHABLE = "The service cannot be reached. Check that it is running, then try again.";
 
-const WHOLE = Array.from({ length: 100 }, (_, index) => `piece ${index}`).join(" ");
-const LOST = "The connection was lost. The answer goes on here as soon as it is back.";
-
-test("a service that dies amid an answer is waited for, and the answer goes on by itself, whole", async () => {
+test("a service that dies amid an answer is told, and the session goes on when it is back", async () => {
   const service = await startService();
   const page = await browser.visit(service.url);
   await send(page, "a story");
   await turns(page)
     .getByText(/piece 3\b/)
     .waitFor();
+  const sessionId = sessionIdOf(page);
   await service.kill();
-  await turns(page).getByText(LOST).waitFor();
-  await eventually(() => page.getByRole("status").textContent()).toBe(LOST);
+  await eventually(() => turns(page).getByRole("alert").textContent()).toBe(UNREACHABLE);
   expect(await turns(page).locator(".reply").textContent()).toContain("piece 3");
-  expect(await turns(page).locator(".reply-open").count()).toBe(0);
-  expect(await page.getByRole("alert").count()).toBe(0);
+  expect(await messageField(page).inputValue()).toBe("a story");
 
   await startService({ port: new URL(service.url).port });
-  await turns(page).locator(".facts").waitFor();
-  expect((await turns(page).locator(".reply .text").textContent())?.trim()).toBe(WHOLE);
-  expect(await turns(page).locator(".disconnected").count()).toBe(0);
+  await messageField(page).press("Enter");
+  await turns(page)
+    .getByText(/piece 99\b/)
+    .waitFor();
+  expect(sessionIdOf(page)).toBe(sessionId);
   expect(await turns(page).count()).toBe(1);
-  expect(await messageField(page).inputValue()).toBe("");
   await eventually(() => page.getByRole("alert").count()).toBe(0);
 });
 
-test("a message that is sent while the service is not there is sent when it is back", async () => {
+test("a service that is not there is told at the message and at the list, and each can be tried again", async () => {
   const service = await startService();
   const page = await browser.visit(service.url);
   await send(page, "a story to keep");
   await turns(page).locator(".facts").waitFor();
   await service.kill();
-  // In another session, which cannot be begun.
+  // Another session, which cannot be begun; and the one that was, which cannot be read.
   await page.getByRole("button", { name: "New session" }).click();
   await send(page, "are you there?");
-  await turns(page).getByText("The service does not answer. Trying again …").waitFor();
-  expect(await messageField(page).inputValue()).toBe("");
+  await turns(page).getByRole("alert").getByText(UNREACHABLE).waitFor();
+  const list = page.getByRole("navigation", { name: "Your sessions" });
+  await list.getByRole("alert").getByText(UNREACHABLE).waitFor();
 
   await startService({ port: new URL(service.url).port });
+  await list.getByRole("button", { name: "Try again" }).click();
+  await eventually(() => list.getByRole("alert").count()).toBe(0);
+  expect(await sessionButtons(page).locator(".session-name").allTextContents()).toContain("a story to keep");
+  await messageField(page).press("Enter");
   await turns(page)
     .getByText(/piece 99\b/)
     .waitFor();
-  expect(await turns(page).count()).toBe(1);
-  // The list came back by itself, too.
-  const names = sessionButtons(page).locator(".session-name");
-  await eventually(async () => (await names.allTextContents()).slice(0, 2)).toEqual([
-    "are you there?",
-    "a story to keep",
-  ]);
-});
-
-test("a list that could not be read is read on request", async () => {
-  const service = await startService();
-  const page = await browser.visit(service.url);
-  let broken = true;
-  await page.route("**/ListSessions*", (route) => (broken ? route.abort() : route.continue()));
-  await page.reload();
-  const list = page.getByRole("navigation", { name: "Your sessions" });
-  await list.getByRole("alert").getByText(UNREACHABLE).waitFor();
-  broken = false;
-  await list.getByRole("button", { name: "Try again" }).click();
-  await eventually(() => list.getByRole("alert").count()).toBe(0);
 });
 
 test("a history that could not be read is read on request", async () => {
@@ -117,16 +99,16 @@ test("a history that could not be read is read on request", async () => {
   expect(await page.getByRole("alert").count()).toBe(0);
 });
 
-test("a service that is told to stop amid an answer hands it over: the next one on its place goes on with it", async () => {
+test("a service that is told to stop ends its answers in a sentence", async () => {
   const service = await startService();
   const page = await browser.visit(service.url);
   await send(page, "a story");
   await turns(page)
     .getByText(/piece 3\b/)
     .waitFor();
-  await service.stop();
-  await startService({ port: new URL(service.url).port });
-  await turns(page).locator(".facts").waitFor();
-  expect((await turns(page).locator(".reply .text").textContent())?.trim()).toBe(WHOLE);
-  expect(await page.getByRole("alert").count()).toBe(0);
+  service.send("SIGTERM");
+  const alert = turns(page).getByRole("alert");
+  await alert.waitFor();
+  expect(await alert.textContent()).toMatch(/being replaced; another answers soon\. Try again in 1 s\. DRAINING$/);
+  expect(await messageField(page).inputValue()).toBe("a story");
 });

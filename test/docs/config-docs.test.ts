@@ -4,7 +4,6 @@ import { expect, test } from "vitest";
 import * as z from "zod";
 import { environmentVariables } from "../../src/config.ts";
 import { parleyYamlSchema, parseParleyYaml } from "../../src/parley-yaml.ts";
-import { STANDARD_TOOLS } from "../../src/tools/standard-tools.ts";
 
 const docs = readFileSync(join(import.meta.dirname, "../../docs/config.md"), "utf8");
 
@@ -20,10 +19,9 @@ test("the example of parley.yaml is valid and shows every field, with its defaul
   const [, example = ""] = docs.match(/```yaml\n([\s\S]*?)```/) ?? [];
   const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "https://api.openai.com/v1", apiKey: "key" };
   const env = { OPENAI_API_KEY: "key" };
-  const tools = new Set(STANDARD_TOOLS.keys());
-  const shown = parseParleyYaml(example, { fileName: "parley.yaml", defaults, tools, env });
+  const shown = parseParleyYaml(example, { fileName: "parley.yaml", defaults, env });
   expect(shown.problems).toEqual([]);
-  const empty = parseParleyYaml("", { fileName: "parley.yaml", defaults, tools, env });
+  const empty = parseParleyYaml("", { fileName: "parley.yaml", defaults, env });
   expect(shown.value).toEqual(empty.value);
   for (const field of fieldsOf(z.toJSONSchema(parleyYamlSchema, { io: "input" }))) {
     expect(example).toMatch(new RegExp(`\\b${field}:`));

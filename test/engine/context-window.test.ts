@@ -10,7 +10,6 @@ import { MESSAGE_OVERHEAD_TOKENS, type Tokenizer, tokenizerFor } from "../../src
 const tokenizer = tokenizerFor("gpt-4");
 const SYSTEM = "You are a helpful assistant.";
 const MESSAGE = "And then?";
-const CURRENT = { messages: [{ role: "user", content: MESSAGE }] } as const;
 
 /** What system message and user's message cost alone. */
 const ALONE_TOKENS = tokenizer.countPrompt([
@@ -81,7 +80,7 @@ test("system message and user's message that fit exactly leave no history; one t
 test("a record's own count is used where the same tokenizer made it: no text is counted twice", () => {
   const { counting, counted } = countingTokenizer();
   const history = [user("stored question"), assistant("stored answer")];
-  cutToWindow({ system: SYSTEM, history, current: CURRENT, tokenizer: counting, promptLimitTokens: 1_000 });
+  cutToWindow({ system: SYSTEM, history, message: MESSAGE, tokenizer: counting, promptLimitTokens: 1_000 });
   expect(counted).not.toContain("stored question");
   expect(counted).not.toContain("stored answer");
 });
@@ -99,7 +98,7 @@ test("a window of a long history counts no more messages than it holds and one",
   const window = cutToWindow({
     system: SYSTEM,
     history,
-    current: CURRENT,
+    message: MESSAGE,
     tokenizer: counting,
     promptLimitTokens: 200,
   });
@@ -130,7 +129,7 @@ test("whatever the history and the limit, the window is a suffix that begins wit
 
 /** The window's messages; what it says that they cost is what they cost. */
 function cut(promptLimitTokens: number, history: readonly MessageRecord[]): readonly ModelMessage[] | undefined {
-  const prompt = cutToWindow({ system: SYSTEM, history, current: CURRENT, tokenizer, promptLimitTokens });
+  const prompt = cutToWindow({ system: SYSTEM, history, message: MESSAGE, tokenizer, promptLimitTokens });
   if (prompt !== undefined) expect(prompt.tokens).toBe(tokenizer.countPrompt(prompt.messages));
   return prompt?.messages;
 }

@@ -1,15 +1,31 @@
+import { create } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import { ANSWER_RESERVE_TOKENS } from "../../src/engine/agent-answer.ts";
-import { type ModelAttempt, ModelCallFailure } from "../../src/engine/model.ts";
+import { MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
+import { type ModelAttempt, ModelCallFailure, type ModelReply, type ModelRequest } from "../../src/engine/model.ts";
+import { ANSWER_RESERVE_TOKENS, runSingleTeam } from "../../src/engine/single-team.ts";
+import type { TeamDefinition } from "../../src/engine/team.ts";
 import { stripTermination } from "../../src/engine/termination-filter.ts";
 import { tokenizerFor } from "../../src/engine/tokenizer.ts";
-import type { TurnEvent } from "../../src/engine/turn.ts";
+import type { TurnEvent, TurnInput } from "../../src/engine/turn.ts";
 import { Failure } from "../../src/failure.ts";
-import { record, reply, run, type Scripted, USAGE } from "./scripted-turn.ts";
+import { withAttempts } from "../../src/providers/attempt-provider.ts";
+
+const TEAM: TeamDefinition = {
+  name: "assistant",
+  kind: "single",
+  agents: [{ name: "assistant", systemMessage: "You are helpful.", model: "gpt-4", temperature: 0.3 }],
+  maxRounds: 3,
+  terminationText: "TERMINATE",
+  callTimeoutMs: 120_000,
+  historyMessages: 100,
+  contextWindowTokens: 8_192,
+};
+
+const USAGE = { promptTokens: 20, completionTokens: 5, source: UsageSource.PROVIDER };
 
 test.each([
   ["without TERMINATE", "Hello there.", FinishReason.STOP],
@@ -101,10 +117,10 @@ test("an empty reply is an empty message", async () => {
 });
 
 test("a tool call that the model makes up is answered, and brings one more model call", async () => {
-  const wanting: Scripted = { ...reply("Let me look. "), toolCalls: [CALL], ended: "tool_calls" };
-  const turn = await run({ script: [wanting, reply("I cannot.")] });
+  const asking: Scripted = { ...reply("Let me look. "), toolCalls: [CALL], ended: "tool_calls" };
+  const turn = await run({ script: [asking, reply("I cannot.")] });
   expect(turn.requests).toHaveLength(2);
-  expect(turn.requests[1]?.messages.slice(2)).toMatchObject([
+  expect(turn.requests[1]?.messages.slice(2)).toEqual([
     { role: "assistant", content: "Let me look. ", toolCalls: [CALL] },
     { role: "tool", toolCallId: "c1", content: expect.stringContaining("no tool") },
   ]);
@@ -113,16 +129,16 @@ test("a tool call that the model makes up is answered, and brings one more model
 });
 
 test("a model that calls tools for ever is stopped after the team's rounds", async () => {
-  const wanting: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls" };
-  const turn = await run({ script: [wanting, wanting, wanting, wanting] });
+  const asking: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls" };
+  const turn = await run({ script: [asking, asking, asking, asking] });
   expect(turn.requests).toHaveLength(3);
   expect(turn.end.finishReason).toBe(FinishReason.MAX_ROUNDS);
 });
 
 test("a turn whose tokens are used up makes no further call", async () => {
   const usage = { ...USAGE, promptTokens: 900, completionTokens: 200 };
-  const wanting: Scripted = { ...reply("Wait."), toolCalls: [CALL], ended: "tool_calls", usage };
-  const turn = await run({ script: [wanting, reply("never")], maxTokens: 1_500 });
+  const asking: Scripted = { ...reply("Wait."), toolCalls: [CALL], ended: "tool_calls", usage };
+  const turn = await run({ script: [asking, reply("never")], maxTokens: 1_500 });
   expect(turn.requests).toHaveLength(1);
   expect(turn.end.finishReason).toBe(FinishReason.TOKEN_BUDGET);
 });
@@ -162,19 +178,19 @@ test("each attempt of a call is recorded: what failed before the reply's text, w
 
 test("tokens of attempts that failed count against the turn's", async () => {
   const usage = { promptTokens: 700, completionTokens: 0, source: UsageSource.TOKENIZER_ESTIMATE };
-  const wanting: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls" };
+  const asking: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls" };
   const failedBefore: ModelAttempt[] = [{ model: "gpt-4", outcome: "failed", usage }];
-  const without = await run({ script: [wanting, reply("Done.")], maxTokens: 1_200 });
+  const without = await run({ script: [asking, reply("Done.")], maxTokens: 1_200 });
   expect(without.requests).toHaveLength(2);
-  const turn = await run({ script: [{ ...wanting, failedBefore }, reply("never")], maxTokens: 1_200 });
+  const turn = await run({ script: [{ ...asking, failedBefore }, reply("never")], maxTokens: 1_200 });
   expect(turn.requests).toHaveLength(1);
   expect(turn.end.finishReason).toBe(FinishReason.TOKEN_BUDGET);
 });
 
 test("all attempts of a call together may use what is left of the turn's tokens", async () => {
   const usage = { ...USAGE, promptTokens: 300, completionTokens: 100 };
-  const wanting: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls", usage };
-  const turn = await run({ script: [wanting, reply("Done.")], maxTokens: 2_000 });
+  const asking: Scripted = { ...reply(), toolCalls: [CALL], ended: "tool_calls", usage };
+  const turn = await run({ script: [asking, reply("Done.")], maxTokens: 2_000 });
   expect(turn.requests.map(({ maxTotalTokens }) => maxTotalTokens)).toEqual([2_000, 1_600]);
 });
 
@@ -201,3 +217,58 @@ test("a turn that is stopped amid its reply keeps what was said, held-back text 
 });
 
 const CALL = { id: "c1", name: "search", argumentsJson: "{}" } as const;
+
+/** One reply of the scripted model, or its failure after the pieces. */
+type Scripted = ModelReply & {
+  readonly pieces: readonly string[];
+  readonly failure?: Failure;
+  readonly before?: () => void;
+  /** Attempts at other endpoints that came to nothing first. */
+  readonly failedBefore?: readonly ModelAttempt[];
+};
+
+function reply(...pieces: string[]): Scripted {
+  return { pieces, model: "gpt-4", text: pieces.join(""), toolCalls: [], ended: "stop", usage: USAGE };
+}
+
+async function run({
+  script,
+  events = [],
+  stop = new AbortController(),
+  ...input
+}: { script: readonly Scripted[]; events?: TurnEvent[]; stop?: AbortController } & Partial<TurnInput>) {
+  const requests: ModelRequest[] = [];
+  let messageIds = 0;
+  const end = await runSingleTeam(
+    { team: TEAM, history: [], message: "Hi", maxTokens: 4_000, ...input },
+    {
+      signal: stop.signal,
+      emit: (event) => void events.push(event),
+      newMessageId: () => `m${++messageIds}`,
+      model: withAttempts({
+        async call(request, observer) {
+          const scripted = script[requests.length] ?? expect.fail("the script has no such call");
+          requests.push(request);
+          for (const attempt of scripted.failedBefore ?? []) observer.onAttempt(attempt);
+          for (const piece of scripted.pieces) observer.onText(piece);
+          scripted.before?.();
+          if (scripted.failure !== undefined) throw scripted.failure;
+          return scripted;
+        },
+      }),
+    },
+  );
+  const deltas = events.flatMap((event) => (event.case === "textDelta" ? [event.value.text] : []));
+  const content = events.findLast((event) => event.case === "messageCompleted")?.value.content;
+  return { end, events, requests, deltas, content };
+}
+
+function record(role: Role, content: string) {
+  const tokenizer = tokenizerFor("gpt-4");
+  return create(MessageRecordSchema, {
+    schemaVersion: 1,
+    message: { role, content },
+    tokenCount: tokenizer.countText(content),
+    tokenizer: tokenizer.name,
+  });
+}

@@ -192,7 +192,6 @@ const WORK = { agent: "assistant", model: "gpt-4", provider: "openai", sessionId
 const REQUEST: ModelRequest = {
   model: "gpt-4",
   messages: [{ role: "user", content: "SECRET question" }],
-  tools: [],
   temperature: 0.3,
   maxOutputTokens: 100,
   maxTotalTokens: 1_000,

@@ -98,9 +98,9 @@ test("a probe succeeds when one endpoint answers", async () => {
   await expect(wired({ "gpt-4": [dead] }).models.probe(signal)).rejects.toThrow();
 });
 
-test("a model that nobody configured, such as one of a turn that another release began, is refused without a call", async () => {
+test("a model that nobody configured is a defect of ours, and no call", async () => {
   const { failure, attempts } = await outcomeOf(createModelRouter(new Map()), { model: "gpt-9" });
-  expect(failure?.reason).toBe("MODEL_REFUSED");
+  expect(failure?.reason).toBe("INTERNAL");
   expect(attempts).toEqual([]);
 });
 

@@ -9,7 +9,6 @@ export const REQUEST: ModelRequest = {
     { role: "system", content: "You are helpful." },
     { role: "user", content: "Hello" },
   ],
-  tools: [],
   temperature: 0.3,
   maxOutputTokens: 500,
   maxTotalTokens: 4_000,

@@ -187,7 +187,7 @@ describe("a fault by the model's name", () => {
     ["gpt-4", 7, undefined],
   ])("%s pauses before each chunk", (model, delayMs, chunks) => {
     const tokenizer = tokenizerFor(model);
-    const script = scriptFor(model, { messages: CONVERSATION, tools: [], chunkDelayMs: 7, maxTokens: 0, tokenizer });
+    const script = scriptFor(model, { messages: CONVERSATION, chunkDelayMs: 7, maxTokens: 0, tokenizer });
     expect(new Set(script.chunks.map((chunk) => chunk.delayMs))).toEqual(new Set([delayMs]));
     expect(script.chunks).toHaveLength(chunks ?? script.chunks.length);
     expect(script.chunks.length).toBeGreaterThan(2);

@@ -37,6 +37,7 @@ function invalid(...fields: string[]): ExpectedRefusal {
 }
 
 const notThere: ExpectedRefusal = { code: Code.NotFound, reason: "SESSION_NOT_FOUND" };
+const notYet: ExpectedRefusal = { code: Code.Unimplemented, reason: "NOT_IMPLEMENTED" };
 const manyKeys = Object.fromEntries(Array.from({ length: 1_000 }, (_, index) => [`key-${index}`, index]));
 
 /** Objects and arrays in each other. */
@@ -81,8 +82,10 @@ const chatCases: [string, ChatFields, ExpectedRefusal][] = [
   ["an unknown on_busy", { onBusy: 99 as OnBusy }, invalid("on_busy")],
   ["an idempotency key with a blank", { idempotencyKey: "a b" }, invalid("idempotency_key")],
   ["several wrong fields", { message: "", userId: "", maxTokens: -1 }, invalid("message", "user_id", "max_tokens")],
-  ["an idempotency key of 129 characters", { idempotencyKey: "k".repeat(129) }, invalid("idempotency_key")],
-  ["a key, for a session that is not there", { idempotencyKey: "key-1", sessionId: "nobody-s" }, notThere],
+  ["an idempotency key", { idempotencyKey: "retry-1" }, notYet],
+  ["on_busy reject", { onBusy: OnBusy.REJECT }, notYet],
+  ["on_busy interrupt", { onBusy: OnBusy.INTERRUPT }, notYet],
+  ["on_busy rollback", { onBusy: OnBusy.ROLLBACK }, notYet],
 ];
 
 type Sessions = ReturnType<typeof createClient<typeof SessionService>>;

@@ -23,7 +23,7 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
     { OPENAI_BASE_URL: simulated.baseUrl },
     { readFile: () => "", packageVersion: "0.0.0-test" },
   );
-  const { version, track, maxTokens, leaseMs, sessionTtlMs: ttlMs, teams, tools, defaultTeam } = config;
+  const { version, track, maxTokens, leaseMs, sessionTtlMs: ttlMs, teams, defaultTeam } = config;
   const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
   const logger = createLogger({ level: "silent", version, track });
   const store = createMemoryStore({ ttlMs, leaseMs });
@@ -32,8 +32,6 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
   const runner = new TurnRunner({
     store,
     model: models.model,
-    tools,
-    teams,
     leaseMs,
     observer: createTurnObserver({ logger, metrics }),
   });
@@ -47,7 +45,6 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
       runner,
       rateLimiter: createMemoryRateLimiter(config.rateLimit),
       teams: { byName: teams, defaultTeam },
-      tools,
       release: { version, track },
       maxTokens,
       draining: () => false,

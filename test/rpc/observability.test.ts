@@ -183,8 +183,7 @@ test("what is said, given or sent wrongly stands in no log line, metric or span"
       }
       await refusalOf(chat.chat({ ...said, agentTeam: marker }));
       await refusalOf(chat.chat({ ...said, useCase: `${marker} ${marker}` }));
-      await chat.chat({ ...said, idempotencyKey: `${marker}-${wire.name.replaceAll(/\W/g, "-")}` });
-      await refusalOf(chat.chat({ ...said, idempotencyKey: `${marker} ` }));
+      await refusalOf(chat.chat({ ...said, idempotencyKey: marker }));
       await refusalOf(chat.chat({ ...said, sessionId: `${marker}/` }));
       await refusalOf(chat.getTurn({ turnId: marker }));
       await refusalOf(sessions.listMessages({ sessionId, pageToken: marker }));

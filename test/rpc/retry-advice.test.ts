@@ -42,27 +42,9 @@ test("what is refused for its fields costs nothing of the rate", async () => {
   const request = { message: "hello", userId: "u1" };
   expect((await refusalOf(chat.chat({ ...request, message: "" }))).code).toBe(Code.InvalidArgument);
   expect((await refusalOf(chat.chat({ ...request, agentTeam: "nobody" }))).code).toBe(Code.NotFound);
+  expect((await refusalOf(chat.chat({ ...request, idempotencyKey: "k" }))).code).toBe(Code.Unimplemented);
   await chat.chat(request);
   expectRefusal(await refusalOf(chat.chat(request)), { code: Code.ResourceExhausted, reason: "RATE_LIMITED" });
-});
-
-test("a replay costs nothing of the rate, and a refusal leaves the key free", async () => {
-  const app = await start({ env: { RATE_LIMIT: "1" } });
-  const chat = createClient(ChatService, (wires[0] ?? expect.unreachable()).transport(app.url));
-  const request = { message: "hello", userId: "u1", idempotencyKey: "k1" };
-  expect((await refusalOf(chat.chat({ ...request, sessionId: "nobody-s" }))).code).toBe(Code.NotFound);
-  const limited = { code: Code.ResourceExhausted, reason: "RATE_LIMITED" } as const;
-  expectRefusal(await refusalOf(chat.chat(request)), limited);
-  const other = { ...request, userId: "u2" };
-  const first = await chat.chat(other);
-  const { processingTimeMs: _, ...replayed } = await chat.chat(other);
-  expect(first).toMatchObject(replayed);
-  expectRefusal(await refusalOf(chat.chat({ ...other, message: "another" })), {
-    code: Code.AlreadyExists,
-    reason: "IDEMPOTENCY_KEY_REUSED",
-  });
-  expectRefusal(await refusalOf(chat.chat({ ...other, idempotencyKey: "k2" })), limited);
-  expect(app.simulated.callCount).toBe(1);
 });
 
 test("the 17th turn that would wait for a session is refused, and the 16 before it wait on", async () => {

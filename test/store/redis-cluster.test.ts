@@ -3,11 +3,10 @@ import { connectRedis } from "../../src/store/redis-connection.ts";
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { type RedisCluster, startRedisCluster } from "../support/redis-server.ts";
 import { describeStoreContract } from "./store-contract.ts";
-import { describeTurnsContract, type SharedStoreSubject } from "./turns-contract.ts";
 
 let cluster: RedisCluster;
 
-const subject: SharedStoreSubject = {
+describeStoreContract("a Redis Cluster of three masters", {
   async start() {
     cluster = await startRedisCluster();
   },
@@ -19,9 +18,5 @@ const subject: SharedStoreSubject = {
     }
     return createRedisStore({ connection: connectRedis(cluster.url), ...options });
   },
-  join: async (options) => createRedisStore({ connection: connectRedis(cluster.url), ...options }),
   stop: () => cluster.stop(),
-};
-
-describeStoreContract("a Redis Cluster of three masters", subject);
-describeTurnsContract("a Redis Cluster of three masters", subject);
+});

@@ -2,11 +2,10 @@ import { connectRedis } from "../../src/store/redis-connection.ts";
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { describeStoreContract } from "./store-contract.ts";
-import { describeTurnsContract, type SharedStoreSubject } from "./turns-contract.ts";
 
 let server: RedisServer;
 
-const subject: SharedStoreSubject = {
+describeStoreContract("one Redis", {
   async start() {
     server = await startRedisServer();
   },
@@ -15,9 +14,5 @@ const subject: SharedStoreSubject = {
     await connection.use((client) => client.flushall());
     return createRedisStore({ connection, ...options });
   },
-  join: async (options) => createRedisStore({ connection: connectRedis(server.url), ...options }),
   stop: () => server.stop(),
-};
-
-describeStoreContract("one Redis", subject);
-describeTurnsContract("one Redis", subject);
+});

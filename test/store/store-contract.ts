@@ -215,7 +215,7 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
       });
 
       it("is prolonged by a turn and by a lease that is renewed", async () => {
-        const short = await open({ ttlMs: 1_500, leaseMs: 5_000 });
+        const short = await open({ ttlMs: 400, leaseMs: 5_000 });
         const made = await makeSession(short, "s1");
         await vi.waitFor(() => expect(Date.now()).toBeGreaterThan(ms(made.createTime) + 50));
         const { lease } = await begin(short, newTurn("s1"));
@@ -224,7 +224,7 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         await vi.waitFor(
           async () => {
             await short.renewLease(lease);
-            expect(Date.now()).toBeGreaterThan(ms(made.createTime) + 3_500);
+            expect(Date.now()).toBeGreaterThan(ms(made.createTime) + 1_200);
           },
           { timeout: 10_000, interval: 50 },
         );
@@ -295,8 +295,7 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         await expectFailure(store.beginTurn(newTurn("s2")), "SESSION_NOT_FOUND");
         const turn = newTurn("s1");
         const { lease, window } = await begin(store, turn);
-        expect(lease).toMatchObject({ tenant, sessionId: "s1", turnId: turn.turnId });
-        expect(lease.nonce).toContain(turn.nonce);
+        expect(lease).toEqual({ tenant, sessionId: "s1", turnId: turn.turnId, nonce: turn.nonce, epoch: lease.epoch });
         expect(window).toEqual([]);
         expect(await store.getTurn(turn)).toMatchObject({
           turnId: turn.turnId,
@@ -324,9 +323,9 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         expect(await begin(store, turn)).toEqual(first);
         await store.append(first.lease, entries(2n, 3n));
         expect((await store.getTurn(turn))?.lastSequence).toBe(3n);
-        expect(await store.beginTurn({ ...turn, nonce: "another" })).toEqual({ state: "exists" });
+        await expectFailure(store.beginTurn({ ...turn, nonce: "another" }), "LEASE_LOST");
         await store.commitTurn(first.lease, commit(4n));
-        expect(await store.beginTurn(turn)).toEqual({ state: "exists" });
+        await expectFailure(store.beginTurn(turn), "LEASE_LOST");
       });
 
       it("knows no turn that never began", async () => {
@@ -335,7 +334,7 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         expect(await store.getTurn(ref)).toBeUndefined();
         expect(await store.readLog(ref, 0n, 10)).toBeUndefined();
         await store.leaveQueue(ref);
-        expect(await store.stopTurn(ref, FinishReason.CANCELLED)).toBeUndefined();
+        await store.closeAbandoned(ref, 1n, ending(2n));
         expect(await store.getTurn(ref)).toBeUndefined();
       });
 
@@ -552,6 +551,51 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         await store.append(next.lease, entries(2n, 2n));
       });
 
+      it("that ran out shows its turn abandoned, to be closed once", async () => {
+        const quick = await open({ ttlMs: 60_000, leaseMs: 100 });
+        await makeSession(quick, "s1");
+        const lost = newTurn("s1");
+        const { lease } = await begin(quick, lost);
+        await quick.append(lease, [usageEntry(2n, 10, 5, 7n), ...entries(3n, 3n)]);
+        const next = newTurn("s1");
+        const abandoned = await untilAbandoned(quick, next);
+        expect(abandoned).toEqual({ state: "abandoned", turnId: lost.turnId, lastSequence: 3n });
+        const heard: TurnLogEntry[] = [];
+        quick.follow(lost, (news) => heard.push(...news));
+        await expectFailure(quick.closeAbandoned(lost, 3n, ending(5n)), "INTERNAL");
+        await quick.closeAbandoned(lost, 2n, ending(3n));
+        expect((await quick.getTurn(lost))?.state).toBe(TurnState.RUNNING);
+        await quick.closeAbandoned(lost, 3n, ending(4n));
+        await quick.closeAbandoned(lost, 3n, ending(4n));
+        expect(heard).toEqual([ending(4n)]);
+        expect(await quick.getTurn(lost)).toMatchObject({
+          state: TurnState.FINISHED,
+          finishReason: FinishReason.ERROR,
+          lastSequence: 4n,
+          tokenUsage: { totalTokens: 15 },
+        });
+        expect(await quick.getSession(lost)).toMatchObject({
+          messageCount: 0n,
+          tokenUsage: { totalTokens: 15 },
+          costMicroUsd: 7n,
+        });
+        await expectFailure(quick.append(lease, entries(4n, 4n)), "LEASE_LOST");
+        await expectFailure(quick.commitTurn(lease, commit(4n, { texts: ["void"] })), "LEASE_LOST");
+        await expectFailure(quick.renewLease(lease), "LEASE_LOST");
+        await begin(quick, next);
+      });
+
+      it("that ran out is still the owner's until somebody closes the turn", async () => {
+        const quick = await open({ ttlMs: 60_000, leaseMs: 100 });
+        await makeSession(quick, "s1");
+        const { lease } = await begin(quick, newTurn("s1"));
+        await untilAbandoned(quick, newTurn("s1"));
+        await quick.append(lease, entries(2n, 3n));
+        await quick.closeAbandoned(lease, 1n, ending(2n));
+        await quick.commitTurn(lease, commit(4n));
+        expect(await quick.getTurn(lease)).toMatchObject({ finishReason: FinishReason.STOP, lastSequence: 4n });
+      });
+
       it("that is renewed or appended to does not run out", async () => {
         const quick = await open({ ttlMs: 60_000, leaseMs: 400 });
         await makeSession(quick, "s1");
@@ -652,7 +696,6 @@ export function newTurn(sessionId: string, ofTenant = tenant): NewTurn {
     nonce: crypto.randomUUID(),
     maxQueue: 16,
     windowMessages: 10,
-    onBusy: "enqueue",
   };
 }
 
@@ -700,7 +743,7 @@ function ending(sequence: bigint, finishReason = FinishReason.ERROR): TurnLogEnt
   });
 }
 
-export function usageEntry(
+function usageEntry(
   sequence: bigint,
   promptTokens: number,
   completionTokens: number,
@@ -723,6 +766,14 @@ function message(content: string): MessageRecord {
 
 async function makeSession(store: Store, sessionId: string, metadata?: JsonObject): Promise<Session> {
   return store.createSession({ tenant, sessionId, userId: "ann", version: "1", ...(metadata && { metadata }) });
+}
+
+function untilAbandoned(store: Store, turn: NewTurn): Promise<BeginOutcome> {
+  return vi.waitFor(async () => {
+    const outcome = await store.beginTurn(turn);
+    expect(outcome.state).toBe("abandoned");
+    return outcome;
+  }, WAIT);
 }
 
 async function allPages(store: Store, userId: string, limit: number): Promise<Session[][]> {

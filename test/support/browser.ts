@@ -29,8 +29,6 @@ export interface VisitOptions extends BrowserContextOptions {
 export interface Visitor {
   /** Opens a page in a profile of its own: nothing is remembered, nothing is shared. */
   visit(url: string, options?: VisitOptions): Promise<Page>;
-  /** Opens another tab of a page's browser. */
-  open(beside: Page, url: string): Promise<Page>;
 }
 
 /**
@@ -74,13 +72,6 @@ export function useBrowser(): Visitor {
       pages.push(page);
       page.setDefaultTimeout(WAIT_MS);
       if (watched) watch(page, url);
-      await page.goto(url);
-      return page;
-    },
-    async open(beside, url) {
-      const page = await beside.context().newPage();
-      page.setDefaultTimeout(WAIT_MS);
-      watch(page, url);
       await page.goto(url);
       return page;
     },

@@ -39,8 +39,6 @@ export interface RedisServerOptions {
   readonly appendOnly?: boolean;
   /** Further settings, such as `{"maxmemory-policy": "allkeys-lru"}`. */
   readonly settings?: Readonly<Record<string, string>>;
-  /** Port of the loopback that it replicates; a start then waits until it has all. */
-  readonly replicaOf?: number;
 }
 
 /** Starts a real redis-server on a free port of the loopback. */
@@ -53,79 +51,45 @@ export interface RedisCluster {
   /** `redis://127.0.0.1:<port>,127.0.0.1:<port>,127.0.0.1:<port>` */
   readonly url: string;
   readonly masters: readonly RedisServer[];
-  /** One of each master, in no order. */
-  readonly replicas: readonly RedisServer[];
-  /** The node that is the master of a key now. */
-  masterOf(key: string): Promise<RedisServer>;
   stop(): Promise<void>;
 }
 
-/**
- * Starts a real Redis Cluster of three masters, each with a replica where asked, on free ports of the loopback; resolves
- * when all of them say it is whole.
- */
-export async function startRedisCluster({
-  withReplicas = false,
-  ...options
-}: RedisServerOptions & { readonly withReplicas?: boolean } = {}): Promise<RedisCluster> {
-  const nodes = withReplicas ? 6 : 3;
-  const ports = await freePorts(2 * nodes);
+/** Starts a real Redis Cluster of three masters on free ports of the loopback; resolves when all of them say it is whole. */
+export async function startRedisCluster(options: RedisServerOptions = {}): Promise<RedisCluster> {
+  const ports = await freePorts(6);
   const settings = (index: number): Record<string, string> => ({
     "cluster-enabled": "yes",
     "cluster-config-file": "nodes.conf",
     "cluster-node-timeout": "2000",
-    "cluster-port": String(ports[index + nodes]),
+    "cluster-port": String(ports[index + 3]),
     ...options.settings,
   });
   const started = await Promise.allSettled(
-    ports.slice(0, nodes).map((port, index) => startOn(port, { ...options, settings: settings(index) })),
+    ports.slice(0, 3).map((port, index) => startOn(port, { ...options, settings: settings(index) })),
   );
-  const all = started.flatMap((start) => (start.status === "fulfilled" ? [start.value] : []));
+  const masters = started.flatMap((start) => (start.status === "fulfilled" ? [start.value] : []));
   const stop = async (): Promise<void> => {
-    await Promise.all(all.map((node) => node.stop()));
+    await Promise.all(masters.map((master) => master.stop()));
   };
   try {
     for (const start of started) if (start.status === "rejected") throw start.reason;
-    const addresses = all.map(({ port }) => `127.0.0.1:${port}`);
-    const kind = withReplicas ? ["--cluster-replicas", "1"] : [];
-    await promisify(execFile)("redis-cli", ["--cluster", "create", ...addresses, ...kind, "--cluster-yes"], {
+    const addresses = masters.map(({ port }) => `127.0.0.1:${port}`);
+    await promisify(execFile)("redis-cli", ["--cluster", "create", ...addresses, "--cluster-yes"], {
       timeout: START_DEADLINE_MS,
     });
-    const isWhole = async (redis: Redis): Promise<boolean> => {
-      if (!/cluster_state:ok/.test(await redis.cluster("INFO"))) return false;
-      const role = await redis.info("replication");
-      return !withReplicas || /master_link_status:up|connected_slaves:1/.test(role);
-    };
-    await Promise.all(all.map(({ port }) => untilAnswers(port, isWhole)));
-    const masterOf = async (key: string): Promise<RedisServer> => {
-      for (const { port } of all) {
-        const found = await askAt(port, async (redis) => {
-          const slot = Number(await redis.cluster("KEYSLOT", key));
-          const slots = await redis.cluster("SLOTS");
-          return slots.find(([from, to]) => from <= slot && slot <= to)?.[2]?.[1];
-        }).catch(() => undefined);
-        const node = all.find((one) => one.port === found);
-        if (node !== undefined) return node;
-      }
-      throw new Error("no node knows the key's master");
-    };
-    return {
-      url: `redis://${addresses.slice(0, 3).join(",")}`,
-      masters: all.slice(0, 3),
-      replicas: all.slice(3),
-      masterOf,
-      stop,
-    };
+    await Promise.all(
+      masters.map(({ port }) =>
+        untilAnswers(port, async (redis) => /cluster_state:ok/.test(await redis.cluster("INFO"))),
+      ),
+    );
+    return { url: `redis://${addresses.join(",")}`, masters, stop };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-async function startOn(
-  port: number,
-  { appendOnly = false, replicaOf, settings = {} }: RedisServerOptions,
-): Promise<RedisServer> {
+async function startOn(port: number, { appendOnly = false, settings = {} }: RedisServerOptions): Promise<RedisServer> {
   const directory = await mkdtemp(join(tmpdir(), "parley-redis-"));
   const args = Object.entries({
     port: String(port),
@@ -135,27 +99,28 @@ async function startOn(
     appendonly: appendOnly ? "yes" : "no",
     appendfsync: "always",
     "repl-diskless-sync-delay": "0",
-    ...(replicaOf === undefined ? {} : { replicaof: `127.0.0.1 ${replicaOf}` }),
     ...settings,
-  }).flatMap(([name, value]) => [`--${name}`, ...value.split(" ")]);
+  }).flatMap(([name, value]) => [`--${name}`, value]);
 
-  const isUp = replicaOf === undefined ? async (redis: Redis) => (await redis.ping()) === "PONG" : replicates;
   const run = async () => {
     const child = spawn("redis-server", args, { stdio: "ignore" });
-    // A test process that breaks off leaves nothing behind.
-    const onExit = (): void => void child.kill("SIGKILL");
-    process.once("exit", onExit);
-    child.once("exit", () => process.off("exit", onExit));
     const failed = once(child, "error").then(([error]: unknown[]) => Promise.reject(error));
     const exited = once(child, "exit").then(() => Promise.reject(new Error(`redis-server on port ${port} exited`)));
     // Both stay without a listener once the server has answered.
     failed.catch(() => undefined);
     exited.catch(() => undefined);
-    await Promise.race([untilAnswers(port, isUp), failed, exited]);
+    await Promise.race([untilAnswers(port, async (redis) => (await redis.ping()) === "PONG"), failed, exited]);
     return child;
   };
   let child = await run();
-  const ask = <T>(question: (redis: Redis) => Promise<T>): Promise<T> => askAt(port, question);
+  const ask = async <T>(question: (redis: Redis) => Promise<T>): Promise<T> => {
+    const redis = new Redis({ port, host: "127.0.0.1" });
+    try {
+      return await question(redis);
+    } finally {
+      redis.disconnect();
+    }
+  };
 
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -189,16 +154,6 @@ async function startOn(
       await rm(directory, { recursive: true, force: true });
     },
   };
-}
-
-async function askAt<T>(port: number, question: (redis: Redis) => Promise<T>): Promise<T> {
-  const redis = new Redis({ port, host: "127.0.0.1", retryStrategy: () => null });
-  redis.on("error", () => undefined);
-  try {
-    return await question(redis);
-  } finally {
-    redis.disconnect();
-  }
 }
 
 /** Resolves when a Redis answers as it should. */
@@ -238,8 +193,4 @@ async function freePorts(count: number): Promise<number[]> {
   });
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
   return ports;
-}
-
-async function replicates(redis: Redis): Promise<boolean> {
-  return /^master_link_status:up/m.test(await redis.info("replication"));
 }

@@ -14,7 +14,7 @@ const POLL_MS = 20;
 
 export interface ServiceProcessOptions {
   /** Production by default. */
-  readonly entry?: "src/main.ts" | "standalone/main.ts" | "test/support/replica.ts" | "test/soak/replica.ts";
+  readonly entry?: "src/main.ts" | "standalone/main.ts";
   /** Variables as `src/config.ts` knows them. Nothing of this process' environment but PATH is handed on. */
   readonly env?: Readonly<Record<string, string>>;
   /** Whether to wait until /readyz says 200. Default: yes; no: until it says where it is. */
@@ -146,13 +146,7 @@ function spawnService(entry: string, env: Readonly<Record<string, string>>) {
     env: { PATH: process.env.PATH, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  // A test process that breaks off leaves nothing behind.
-  const onExit = (): void => void child.kill("SIGKILL");
-  process.once("exit", onExit);
-  const ended = once(child, "close").then(([code, signal]): ProcessEnd => {
-    process.off("exit", onExit);
-    return { code, signal };
-  });
+  const ended = once(child, "close").then(([code, signal]): ProcessEnd => ({ code, signal }));
   return { child, output: gather(child.stdout), errorOutput: gather(child.stderr), ended };
 }
 

@@ -13,29 +13,7 @@ export interface StoredState {
   readonly keys: Readonly<Record<string, string>>;
   readonly sessionId: string;
   readonly seen: SeenState;
-  /** A turn amid which the release was cut, of {@link RUNNING_REQUEST}; absent: the release had none. */
-  readonly runningTurnId?: string;
 }
-
-/** The configuration of fixtures: whoever restores one goes on with its turn by it, or by what the turn has kept of it. */
-export const FIXTURE_YAML = `
-agents:
-  assistant: {}
-  clerk: { model: sim-tools-20x50, tools: [current_time] }
-teams:
-  assistant: { agent: assistant }
-  office: { kind: round_robin, agents: [clerk, assistant], max_consecutive_auto_reply: 1 }
-`;
-
-/** Asks for the turn that a fixture is cut amid. */
-export const RUNNING_REQUEST = {
-  sessionId: "running",
-  userId: "u1",
-  message: "what time is it?",
-  agentTeam: "office",
-  useCase: "fixtures",
-  idempotencyKey: "once",
-} as const;
 
 /** A session's state as the store's readers see it, in JSON; without its end of life, which depends on the day. */
 export interface SeenState {

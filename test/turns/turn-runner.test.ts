@@ -4,15 +4,14 @@ import type { Model } from "../../src/engine/model.ts";
 import { Failure } from "../../src/failure.ts";
 import { parseParleyYaml } from "../../src/parley-yaml.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
-import { NO_USAGE, type Store } from "../../src/turns/ports.ts";
-import { NO_PAST } from "../../src/turns/turn-journal.ts";
+import type { Store } from "../../src/turns/ports.ts";
 import { type RunningTurn, TurnRunner } from "../../src/turns/turn-runner.ts";
 import { begin, newTurn } from "../store/store-contract.ts";
 
 // How a process holds on to its turns, and lets go of them.
 
 const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "http://127.0.0.1:1/v1", apiKey: undefined };
-const team = parseParleyYaml("", { fileName: "", defaults, tools: new Set(), env: {} }).value?.teams.get("assistant");
+const team = parseParleyYaml("", { fileName: "", defaults, env: {} }).value?.teams.get("assistant");
 
 const LEASE_MS = 300;
 
@@ -43,15 +42,12 @@ beforeEach(() => {
   runner = new TurnRunner({
     store,
     model,
-    tools: new Map(),
-    teams: new Map(),
     leaseMs: LEASE_MS,
     observer: {
       around: (_, work) => work(),
       tokensRecorded: () => undefined,
       turnEnded: () => undefined,
       turnLost: () => undefined,
-      turnTakenOver: () => undefined,
       unexpected: (_, error) => expect.unreachable(String(error)),
     },
   });
@@ -62,10 +58,7 @@ async function start(sessionId: string): Promise<RunningTurn> {
   const turn = { ...newTurn(sessionId), createSession: true };
   const { lease, window } = await begin(store, turn);
   if (team === undefined) return expect.unreachable();
-  const { record } = turn;
-  record.message = sessionId;
-  record.maxTokens = 4_000;
-  return runner.start({ lease, record, window, team, past: NO_PAST, usedBefore: NO_USAGE });
+  return runner.start({ lease, window, firstEntry: turn.firstEntry, team, message: sessionId, maxTokens: 4_000 });
 }
 
 const ended = async ({ ref }: RunningTurn) => (await store.getTurn(ref))?.finishReason !== 0;

@@ -28,29 +28,14 @@ export function createCell<T>(initial: T): WritableCell<T> {
   };
 }
 
-/**
- * The cell's value; the component renders again when it changes. `perFrame`: once a frame at most, for what changes as
- * often as an answer that is replayed.
- */
-export function useCell<T>(cell: Cell<T>, { perFrame = false }: { perFrame?: boolean } = {}): T {
+/** The cell's value; the component renders again when it changes. */
+export function useCell<T>(cell: Cell<T>): T {
   const [, rerender] = useReducer<number, undefined>((count) => count + 1, 0);
   const value = cell.get();
   useLayoutEffect(() => {
     // It may have changed between the rendering and now.
     if (!Object.is(cell.get(), value)) rerender(undefined);
-    let frame: number | undefined;
-    const unwatch = cell.watch(() => {
-      if (!perFrame) rerender(undefined);
-      else
-        frame ??= requestAnimationFrame(() => {
-          frame = undefined;
-          rerender(undefined);
-        });
-    });
-    return () => {
-      unwatch();
-      if (frame !== undefined) cancelAnimationFrame(frame);
-    };
+    return cell.watch(() => rerender(undefined));
   }, [cell]);
   return value;
 }

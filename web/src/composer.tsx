@@ -10,16 +10,11 @@ const COUNT_FROM = 9_000;
 
 interface ComposerProps {
   readonly conversation: Conversation;
-  /** A turn has not ended: what is sent now waits for it, or interrupts it. */
   readonly running: boolean;
-  /** That turn was asked to end. */
-  readonly stopping: boolean;
   readonly teams: readonly string[];
-  /** Names of each team's agents, by the team's name. */
-  readonly agents: Readonly<Record<string, readonly string[]>>;
 }
 
-export function Composer({ conversation, running, stopping, teams, agents }: ComposerProps) {
+export function Composer({ conversation, running, teams }: ComposerProps) {
   const draft = useCell(conversation.draft);
   const [agentTeam, setAgentTeam] = useState("");
   const field = useRef<HTMLTextAreaElement>(null);
@@ -39,11 +34,9 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
     if (!running && document.activeElement === document.body) field.current?.focus();
   }, [running]);
 
-  const send = ({ interrupts }: { interrupts: boolean }): void => {
-    // Of what is written now: it may be newer than what is shown.
-    const message = conversation.draft.get();
-    if (message.trim() === "") return;
-    conversation.send(message, { agentTeam, interrupts });
+  const send = (): void => {
+    if (blank || running) return;
+    void conversation.send(draft, { agentTeam });
     field.current?.focus();
   };
   const stop = (): void => {
@@ -55,7 +48,7 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
       class="composer"
       onSubmit={(event) => {
         event.preventDefault();
-        send({ interrupts: false });
+        send();
       }}
     >
       <label class="visually-hidden" for="message">
@@ -73,7 +66,7 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
           // Enter that ends an input method's composition is no send.
           if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
           event.preventDefault();
-          send({ interrupts: running && (event.ctrlKey || event.metaKey) });
+          send();
         }}
       />
       <div class="composer-bar">
@@ -86,66 +79,29 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
             <option value="">Default team</option>
             {teams.map((team) => (
               <option key={team} value={team}>
-                {labelOf(team, agents[team])}
+                {team}
               </option>
             ))}
           </select>
         )}
         <p id="message-keys" class="hint keys">
-          {keysHint({ running, stopping, blank })}
+          {running ? "Esc stops" : "Enter sends, Shift+Enter starts a new line"}
         </p>
         {length >= COUNT_FROM && (
           <p class={length > MESSAGE_CODE_POINTS ? "hint count over" : "hint count"}>
             {length.toLocaleString("en")} / {MESSAGE_CODE_POINTS.toLocaleString("en")}
           </p>
         )}
-        <div class="composer-actions">
-          {running && !blank && (
-            <button
-              type="button"
-              class="quiet-button interrupt-button"
-              title="The running answer ends, and what it said is kept."
-              onClick={() => send({ interrupts: true })}
-            >
-              Interrupt
-            </button>
-          )}
-          {running && (
-            <button
-              key="stop"
-              type="button"
-              class="round-button stop-button"
-              aria-label="Stop"
-              aria-disabled={stopping}
-              onClick={stop}
-            >
-              <StopIcon />
-            </button>
-          )}
-          {(!running || !blank) && (
-            <button
-              key="send"
-              type="submit"
-              class="round-button"
-              aria-label={running ? "Send when the answer has ended" : "Send"}
-              disabled={blank}
-            >
-              <SendIcon />
-            </button>
-          )}
-        </div>
+        {running ? (
+          <button key="stop" type="button" class="round-button stop-button" aria-label="Stop" onClick={stop}>
+            <StopIcon />
+          </button>
+        ) : (
+          <button key="send" type="submit" class="round-button" aria-label="Send" disabled={blank}>
+            <SendIcon />
+          </button>
+        )}
       </div>
     </form>
   );
-}
-
-/** Who is in a team of several. */
-function labelOf(team: string, agents: readonly string[] = []): string {
-  return agents.length > 1 ? `${team}: ${agents.join(", ")}` : team;
-}
-
-function keysHint({ running, stopping, blank }: { running: boolean; stopping: boolean; blank: boolean }): string {
-  if (stopping) return "Stopping …";
-  if (!running) return "Enter sends, Shift+Enter starts a new line";
-  return blank ? "Esc stops" : "Enter queues, Ctrl+Enter interrupts, Esc stops";
 }

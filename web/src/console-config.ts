@@ -7,8 +7,6 @@ export interface ConsoleConfig {
   readonly model: string;
   /** Names of the agent teams. */
   readonly teams: readonly string[];
-  /** Names of each team's agents, by the team's name. */
-  readonly agents: Readonly<Record<string, readonly string[]>>;
   /** Sessions live as long as the process only. */
   readonly embeddedStore: boolean;
 }
@@ -25,7 +23,6 @@ export async function fetchConsoleConfig(): Promise<ConsoleConfig | undefined> {
       simulatedModel: told.simulatedModel === true,
       model: told.model ?? "",
       teams: told.teams ?? [],
-      agents: told.agents ?? {},
       embeddedStore: told.embeddedStore === true,
     };
   } catch {

@@ -3,8 +3,6 @@ import { type Conversation, createConversation } from "./conversation.ts";
 import type { ParleyClients } from "./parley-clients.ts";
 import type { Problem } from "./problem.ts";
 import { createSessionList, type SessionList } from "./session-list.ts";
-import type { Tabs } from "./tabs.ts";
-import type { TurnMemory } from "./turn-memory.ts";
 
 /** What the whole page is about: a user, that user's sessions, the one that is open. */
 export interface ConsoleModel {
@@ -38,16 +36,9 @@ export interface ConsoleMemory {
 export function createConsoleModel({
   clients,
   memory,
-  turnMemory,
-  tabs,
-  visible,
 }: {
   clients: ParleyClients;
   memory: ConsoleMemory;
-  turnMemory: TurnMemory;
-  tabs: Tabs;
-  /** Whether the page is in sight. */
-  visible: Cell<boolean>;
 }): ConsoleModel {
   /** Open conversations of the user; their turns go on while another is looked at. */
   let open = new Map<string, Conversation>();
@@ -59,8 +50,6 @@ export function createConsoleModel({
     const conversation = createConversation(sessionId, {
       clients,
       userId,
-      memory: turnMemory,
-      tabs,
       changed(named) {
         // A turn may end when another user has come to the page, or its session was deleted.
         if (state.get().list !== list) return;
@@ -78,13 +67,6 @@ export function createConsoleModel({
     }
     return conversation;
   };
-  /** Shows a conversation in place of the one that was shown. */
-  const present = (next: ConsoleState): void => {
-    const before = state.get().conversation;
-    state.set(next);
-    if (before !== next.conversation) before.watched.set(false);
-    next.conversation.watched.set(visible.get());
-  };
 
   const firstUser = memory.readUserId();
   const firstList = createSessionList({ clients, userId: firstUser });
@@ -93,57 +75,25 @@ export function createConsoleModel({
     list: firstList,
     conversation: begin(firstUser, firstList, memory.readAddress()),
   });
-  state.get().conversation.watched.set(visible.get());
   void firstList.refresh();
-  visible.watch(() => {
-    state.get().conversation.watched.set(visible.get());
-    if (visible.get()) void state.get().list.refresh();
-  });
 
   const show = (sessionId: string): void => {
     const { userId, list, conversation } = state.get();
     if (conversation.state.get().sessionId === sessionId && sessionId !== "") return;
-    present({ userId, list, conversation: begin(userId, list, sessionId) });
+    state.set({ userId, list, conversation: begin(userId, list, sessionId) });
   };
-  /** Leaves a session that is not there any more. */
-  const leave = (sessionId: string): void => {
-    deleted.add(sessionId);
-    open.get(sessionId)?.leave();
-    open.delete(sessionId);
-    for (const sent of turnMemory.of(sessionId)) turnMemory.forget(sent);
-    if (state.get().conversation.state.get().sessionId === sessionId) {
-      memory.writeAddress("", { replace: true });
-      show("");
-    }
-  };
-  tabs.onNews((news) => {
-    const { userId, list } = state.get();
-    // Tabs of one browser may show different users.
-    if ((news.kind === "session-deleted" ? news : news.sent).userId !== userId) return;
-    switch (news.kind) {
-      case "turn":
-        open.get(news.sent.sessionId)?.follow(news.sent);
-        break;
-      case "turn-ended":
-        open.get(news.sent.sessionId)?.heardOfEnd(news.sent);
-        break;
-      case "session-deleted":
-        leave(news.sessionId);
-    }
-    void list.refresh();
-  });
 
   return {
     state,
     setUser(userId) {
       if (userId === "" || userId === state.get().userId) return;
-      for (const conversation of open.values()) conversation.leave();
-      state.get().conversation.leave();
+      for (const conversation of open.values()) conversation.stop();
+      state.get().conversation.stop();
       open = new Map();
       memory.writeUserId(userId);
       memory.writeAddress("");
       const list = createSessionList({ clients, userId });
-      present({ userId, list, conversation: begin(userId, list, "") });
+      state.set({ userId, list, conversation: begin(userId, list, "") });
       void list.refresh();
     },
     openSession(sessionId) {
@@ -159,8 +109,13 @@ export function createConsoleModel({
     async deleteSession(sessionId) {
       const problem = await state.get().list.remove(sessionId);
       if (problem !== undefined) return problem;
-      tabs.tell({ kind: "session-deleted", userId: state.get().userId, sessionId });
-      leave(sessionId);
+      deleted.add(sessionId);
+      open.get(sessionId)?.stop();
+      open.delete(sessionId);
+      if (state.get().conversation.state.get().sessionId === sessionId) {
+        memory.writeAddress("", { replace: true });
+        show("");
+      }
       return undefined;
     },
     followAddress: () => {

@@ -13,7 +13,7 @@ const NARROW = "(max-width: 639.98px)";
 
 export function ConsolePage({ model }: { model: ConsoleModel }) {
   const { userId, list, conversation } = useCell(model.state);
-  const { sessionId } = useCell(conversation.state, { perFrame: true });
+  const { sessionId } = useCell(conversation.state);
   const { sessions, loading } = useCell(list.state);
   const [config, setConfig] = useState<ConsoleConfig>();
   const [drawerOpen, setDrawerOpen] = useState(false);

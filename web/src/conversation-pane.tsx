@@ -4,10 +4,10 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { useCell } from "./cell.ts";
 import { Composer } from "./composer.tsx";
 import type { ConsoleConfig } from "./console-config.ts";
-import { type Conversation, isActive, turnsOf } from "./conversation.ts";
+import { type Conversation, turnsOf } from "./conversation.ts";
 import { isSessionGone } from "./problem.ts";
 import { ProblemNote } from "./problem-note.tsx";
-import { costText, disconnectedSentence, endSentence, queueSentence, tokensText } from "./sentences.ts";
+import { costText, endSentence, queueSentence, tokensText } from "./sentences.ts";
 import { Transcript } from "./transcript.tsx";
 import { type TurnState, textOf } from "./turn-state.ts";
 
@@ -21,9 +21,8 @@ interface ConversationPaneProps {
 }
 
 export function ConversationPane({ conversation, session, config, onNewSession }: ConversationPaneProps) {
-  const state = useCell(conversation.state, { perFrame: true });
+  const state = useCell(conversation.state);
   const turns = useMemo(() => turnsOf(state), [state.history, state.live]);
-  const active = state.live.find(isActive);
   const lastProblem = state.problem ?? state.live.at(-1)?.problem;
   const gone = lastProblem !== undefined && isSessionGone(lastProblem);
   const empty = turns.length === 0 && !state.loading && state.problem === undefined;
@@ -33,9 +32,6 @@ export function ConversationPane({ conversation, session, config, onNewSession }
         turns={turns}
         loading={state.loading}
         older={state.history.olderTokens.length > 0}
-        agents={config?.agents}
-        onTakeBack={conversation.takeBack}
-        onRetry={conversation.retry}
         onOlder={() => void conversation.loadOlder()}
       >
         {state.problem !== undefined && <ProblemNote problem={state.problem} />}
@@ -56,15 +52,9 @@ export function ConversationPane({ conversation, session, config, onNewSession }
         {empty && <Welcome config={config} />}
       </Transcript>
       <p class="visually-hidden" role="status" aria-live="polite">
-        {announcementOf(active ?? state.live.at(-1))}
+        {announcementOf(state.live.at(-1))}
       </p>
-      <Composer
-        conversation={conversation}
-        running={active !== undefined}
-        stopping={active?.stopping === true}
-        teams={config?.teams ?? []}
-        agents={config?.agents ?? {}}
-      />
+      <Composer conversation={conversation} running={state.running} teams={config?.teams ?? []} />
       <p class="session-total">{session === undefined ? "" : totalText(session)}</p>
     </>
   );
@@ -96,7 +86,6 @@ function totalText(session: Session): string {
 /** What a screen reader is told: whole replies, not each piece. Errors are alerts of their own. */
 function announcementOf(turn: TurnState | undefined): string {
   if (turn === undefined || turn.problem !== undefined) return "";
-  if (turn.disconnected) return disconnectedSentence(turn.phase);
   if (turn.phase === "queued") return queueSentence(turn.turnsAhead);
   if (turn.phase !== "ended") return "Waiting for the answer";
   const said = turn.steps.flatMap((step) => (step.kind === "reply" ? [textOf(step)] : []));

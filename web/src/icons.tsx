@@ -26,12 +26,6 @@ export const SendIcon = () => (
   </Icon>
 );
 
-export const ToolIcon = () => (
-  <Icon>
-    <path d="M14.5 6.5a4 4 0 0 1 5-1.2l-2.6 2.6 1.2 1.2 2.6-2.6a4 4 0 0 1-5.3 5L8.6 18.3a1.7 1.7 0 0 1-2.4 0l-.5-.5a1.7 1.7 0 0 1 0-2.4l6.8-6.8a4 4 0 0 1 2-2.1z" />
-  </Icon>
-);
-
 export const StopIcon = () => (
   <Icon>
     <rect x="7" y="7" width="10" height="10" rx="2" fill="currentColor" stroke="none" />

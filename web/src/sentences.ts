@@ -1,6 +1,6 @@
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import type { TurnPhase, TurnUsage } from "./turn-state.ts";
+import type { TurnUsage } from "./turn-state.ts";
 
 /** What to say of how a turn ended; empty where it ended as one expects. */
 export function endSentence(reason: FinishReason): string {
@@ -34,13 +34,6 @@ export function endSentence(reason: FinishReason): string {
 
 export function queueSentence(turnsAhead: number): string {
   return turnsAhead === 1 ? "Waiting: 1 turn ahead" : `Waiting: ${turnsAhead} turns ahead`;
-}
-
-/** What to say while the service cannot be heard: what has begun goes on without the page. */
-export function disconnectedSentence(phase: TurnPhase): string {
-  return phase === "answering"
-    ? "The connection was lost. The answer goes on here as soon as it is back."
-    : "The service does not answer. Trying again …";
 }
 
 export function toolSentence(tool: string, outcome: ToolOutcome): string {

@@ -11,18 +11,14 @@ interface TranscriptProps {
   readonly loading: boolean;
   /** There are messages before those shown. */
   readonly older: boolean;
-  /** Names of each team's agents, by the team's name. */
-  readonly agents: Readonly<Record<string, readonly string[]>> | undefined;
   readonly children: ComponentChildren;
   onOlder(): void;
-  readonly onTakeBack: (key: string) => void;
-  readonly onRetry: (key: string) => void;
 }
 
 /** The turns, oldest first. Follows the end while the reader is there, and keeps still when older turns come in front. */
-export function Transcript({ turns, loading, older, agents, children, onOlder, onTakeBack, onRetry }: TranscriptProps) {
+export function Transcript({ turns, loading, older, children, onOlder }: TranscriptProps) {
   const scroller = useRef<HTMLElement>(null);
-  const seen = useRef({ first: "", last: "", height: 0, top: 0, following: true });
+  const seen = useRef({ first: "", last: "", height: 0, following: true });
   const first = turns[0]?.key ?? "";
   const last = turns.at(-1)?.key ?? "";
 
@@ -30,15 +26,13 @@ export function Transcript({ turns, loading, older, agents, children, onOlder, o
     const element = scroller.current;
     if (element === null) return;
     const before = seen.current;
-    // Who has scrolled up since: the browser tells of it later.
-    if (element.scrollTop < before.top && element.scrollHeight >= before.height) before.following = false;
     if (last !== before.last) before.following = true;
     if (first !== before.first && last === before.last && before.first !== "") {
       element.scrollTop += element.scrollHeight - before.height;
     } else if (before.following) {
       element.scrollTop = element.scrollHeight;
     }
-    seen.current = { ...before, first, last, height: element.scrollHeight, top: element.scrollTop };
+    seen.current = { ...before, first, last, height: element.scrollHeight };
   });
 
   return (
@@ -62,13 +56,7 @@ export function Transcript({ turns, loading, older, agents, children, onOlder, o
         )}
         {loading && turns.length === 0 && <p class="hint">Reading the messages …</p>}
         {turns.map((turn) => (
-          <TurnView
-            key={turn.key}
-            turn={turn}
-            several={(agents?.[turn.agentTeam]?.length ?? 0) > 1}
-            onTakeBack={onTakeBack}
-            onRetry={onRetry}
-          />
+          <TurnView key={turn.key} turn={turn} />
         ))}
         {children}
       </div>

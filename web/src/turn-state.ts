@@ -11,18 +11,10 @@ export interface TurnState {
   /** Empty until the service names it. */
   readonly turnId: string;
   readonly question: string;
-  /** The team that answers; empty until the service names it. */
-  readonly agentTeam: string;
   readonly phase: TurnPhase;
   /** While queued: turns to end before this one begins. */
   readonly turnsAhead: number;
   readonly steps: readonly TurnStep[];
-  /** The agent that works on its next words; empty: none, or they have begun. */
-  readonly agentAtWork: string;
-  /** The service cannot be heard for now. */
-  readonly disconnected: boolean;
-  /** It was asked to end. */
-  readonly stopping: boolean;
   /** Absent where it is not known. */
   readonly usage?: TurnUsage;
   /** From sending to the end, as this page saw it, in milliseconds. */
@@ -30,12 +22,7 @@ export interface TurnState {
   readonly finishReason: FinishReason;
   /** Why there is no answer, or not a whole one. */
   readonly problem?: Problem;
-  /** With a problem: nothing was heard for too long, and the turn may be there still. */
-  readonly mayRetry: boolean;
 }
-
-/** An event of a turn, from whichever RPC. */
-export type TurnEvent = Pick<StreamChatResponse, "sequence" | "event">;
 
 export type TurnPhase = "sending" | "queued" | "answering" | "ended";
 
@@ -60,14 +47,9 @@ export interface ReplyStep {
 
 export interface ToolStep {
   readonly kind: "tool";
-  readonly agent: string;
   readonly toolCallId: string;
   readonly tool: string;
-  /** As the model wrote them; a JSON object. */
-  readonly argumentsJson: string;
   readonly outcome: ToolOutcome;
-  /** What the model is told; empty until the call has ended. */
-  readonly result: string;
 }
 
 /** Something else that happened, as a sentence. */
@@ -85,30 +67,21 @@ export function newTurn({ key, question }: { key: string; question: string }): T
     key,
     turnId: "",
     question,
-    agentTeam: "",
     phase: "sending",
     turnsAhead: 0,
     steps: [],
-    agentAtWork: "",
-    disconnected: false,
-    stopping: false,
     finishReason: FinishReason.UNSPECIFIED,
-    mayRetry: false,
   };
 }
 
 /** The turn after one more event. Events that this page does not know change nothing. */
-export function afterEvent(turn: TurnState, { sequence, event }: TurnEvent): TurnState {
-  const plus = (step: TurnStep): TurnState => ({ ...turn, agentAtWork: "", steps: [...turn.steps, step] });
+export function afterEvent(turn: TurnState, { sequence, event }: StreamChatResponse): TurnState {
+  const plus = (step: TurnStep): TurnState => ({ ...turn, steps: [...turn.steps, step] });
   switch (event.case) {
     case "turnQueued":
       return { ...turn, phase: "queued", turnsAhead: event.value.position };
-    case "turnStarted": {
-      const { turnId, agentTeam } = event.value;
-      return { ...turn, phase: "answering", turnsAhead: 0, turnId, agentTeam };
-    }
-    case "agentStarted":
-      return { ...turn, agentAtWork: event.value.agent };
+    case "turnStarted":
+      return { ...turn, phase: "answering", turnsAhead: 0, turnId: event.value.turnId };
     case "textDelta": {
       const piece = { sequence, text: event.value.text };
       const last = turn.steps.at(-1);
@@ -121,22 +94,19 @@ export function afterEvent(turn: TurnState, { sequence, event }: TurnEvent): Tur
       const { agent, content } = event.value;
       const whole: ReplyStep = { kind: "reply", agent, pieces: [{ sequence, text: content }], completed: true };
       const open = turn.steps.findLastIndex((step) => step.kind === "reply" && !step.completed && step.agent === agent);
-      return open === -1 ? plus(whole) : { ...turn, agentAtWork: "", steps: turn.steps.with(open, whole) };
+      return open === -1 ? plus(whole) : { ...turn, steps: turn.steps.with(open, whole) };
     }
     case "stepRestarted":
       return { ...turn, steps: withoutTextAfter(turn.steps, event.value.discardTextAfterSequence) };
     case "toolCallStarted": {
-      const { agent, toolCallId, tool, argumentsJson } = event.value;
-      const outcome = ToolOutcome.UNSPECIFIED;
-      return plus({ kind: "tool", agent, toolCallId, tool, argumentsJson, outcome, result: "" });
+      const { toolCallId, tool } = event.value;
+      return plus({ kind: "tool", toolCallId, tool, outcome: ToolOutcome.UNSPECIFIED });
     }
     case "toolCallCompleted": {
-      const { agent, toolCallId, tool, outcome, content: result } = event.value;
-      const at = turn.steps.findIndex((step) => step.kind === "tool" && step.toolCallId === toolCallId);
-      const started = turn.steps[at];
-      const argumentsJson = started?.kind === "tool" ? started.argumentsJson : "";
-      const ended: ToolStep = { kind: "tool", agent, toolCallId, tool, argumentsJson, outcome, result };
-      return at === -1 ? plus(ended) : { ...turn, steps: turn.steps.with(at, ended) };
+      const { toolCallId, tool, outcome } = event.value;
+      const started = turn.steps.findIndex((step) => step.kind === "tool" && step.toolCallId === toolCallId);
+      const ended: ToolStep = { kind: "tool", toolCallId, tool, outcome };
+      return started === -1 ? plus(ended) : { ...turn, steps: turn.steps.with(started, ended) };
     }
     case "handoff":
       return plus({ kind: "note", text: `${event.value.fromAgent} hands over to ${event.value.toAgent}.` });
@@ -162,7 +132,7 @@ export function afterEvent(turn: TurnState, { sequence, event }: TurnEvent): Tur
 }
 
 /** The numbers of a token_usage that may be absent. */
-function countsOf(usage: Omit<TurnUsage, "costMicroUsd"> | undefined): Omit<TurnUsage, "costMicroUsd"> {
+export function countsOf(usage: Omit<TurnUsage, "costMicroUsd"> | undefined): Omit<TurnUsage, "costMicroUsd"> {
   const { promptTokens = 0, completionTokens = 0, totalTokens = 0 } = usage ?? {};
   return { promptTokens, completionTokens, totalTokens };
 }
