@@ -9,8 +9,6 @@ RUN apt-get update \
 WORKDIR /parley
 COPY package.json package-lock.json ./
 RUN npm install --no-save --no-audit --no-fund --loglevel=error
-# The console's tsconfig.json extends the project's.
-COPY tsconfig.json ./
 COPY gen gen
 COPY web web
 RUN npm run build:console

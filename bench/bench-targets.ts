@@ -74,7 +74,10 @@ export interface ParleyOptions {
   readonly nodeFlags?: readonly string[];
 }
 
-/** The production entry as it is deployed: logs at level info into a file, metrics and traces on; only the rate limit is raised. */
+/**
+ * The production entry as it is deployed: logs at level info into a file, metrics on, traces sampled; only the rate limit is
+ * raised.
+ */
 export async function startParley({ directory, redisUrl, modelUrl, nodeFlags = [] }: ParleyOptions): Promise<Target> {
   const [port, opsPort] = [await freePort(), await freePort()];
   const configFile = join(directory, "parley.yaml");
@@ -95,6 +98,9 @@ export async function startParley({ directory, redisUrl, modelUrl, nodeFlags = [
       DRAIN_MS: "1000",
       LOG_LEVEL: "info",
       OTLP_ENDPOINT: modelUrl.replace(/\/v1$/, ""),
+      // One turn of twenty, as a service of this rate would be traced (DESIGN §8: "sample traces").
+      OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
+      OTEL_TRACES_SAMPLER_ARG: "0.05",
     },
     isReady: async () => (await fetch(`http://127.0.0.1:${opsPort}/readyz`)).ok,
   });

@@ -1,12 +1,14 @@
-import { type Client, createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
-import { ChatService } from "../gen/parley/chat/v1/chat_service_pb.js";
+import { fromBinary } from "@bufbuild/protobuf";
+import { ChatResponseSchema } from "../gen/parley/chat/v1/chat_service_pb.js";
+import { connectGrpc, type GrpcConnection, type RequestBytes, requestBytes } from "./grpc-frames.ts";
 import type { LoadCommand, LoadResult } from "./load-commands.ts";
+import { readTextDelta } from "./text-delta.ts";
 import { MESSAGE, MODEL_NAMES, type ModelName, REPLY } from "./workload.ts";
 
 /**
  * The clients, as a process of their own: gRPC over h2c, several connections. Every reply is compared with what the
- * model said, so that nothing is fast because it is wrong. Commands come by IPC ({@link LoadCommand}), one at a time.
+ * model said, so that nothing is fast because it is wrong. A generated client would cost a third of what the servers do;
+ * frames made by hand cost a tenth of that (`grpc-frames.ts`). Commands come by IPC ({@link LoadCommand}), one at a time.
  */
 
 const LOAD_CONNECTIONS = 8;
@@ -17,15 +19,10 @@ const OPENING_AT_ONCE = 64;
 /** Session n belongs to user n modulo this, which is also the number of clients under load. */
 const USERS = 64;
 
-type Chat = Client<typeof ChatService>;
-interface TurnRequest {
-  readonly sessionId: string;
-  readonly userId: string;
-  readonly agentTeam: ModelName;
-  readonly message: string;
-}
+const CHAT = "/parley.chat.v1.ChatService/Chat";
+const STREAM_CHAT = "/parley.chat.v1.ChatService/StreamChat";
 
-const pools = new Map<string, Chat[]>();
+const pools = new Map<string, GrpcConnection[]>();
 const openStreams: Promise<void>[] = [];
 
 process.on("message", (command: LoadCommand) => {
@@ -61,11 +58,9 @@ async function fill({ baseUrl, sessions, turns }: LoadCommand & { kind: "fill" }
   const pool = clientsOf(baseUrl, LOAD_CONNECTIONS);
   const sessionIds = new Array<string>(sessions).fill("");
   await eachAtOnce(sessions, OPENING_AT_ONCE, async (index) => {
-    const request = turnOf(MODEL_NAMES.burst, index);
     let sessionId = "";
     for (let turn = 0; turn < turns; turn++) {
-      const response = await at(pool, index).chat({ ...request, sessionId });
-      checkReply(response.response);
+      const response = await chat(at(pool, index), turnOf(MODEL_NAMES.burst, index, sessionId));
       sessionId = response.sessionId;
     }
     sessionIds[index] = sessionId;
@@ -81,13 +76,12 @@ async function load(command: LoadCommand & { kind: "load" }): Promise<Partial<Lo
   let turns = 0;
   const endTime = performance.now() + durationMs;
   await eachAtOnce(clients, clients, async (index) => {
-    const client = at(pool, index);
+    const connection = at(pool, index);
     const ownSessionIds = sessionIds.filter((_, place) => place % clients === index);
-    let request = turnOf(model, index);
+    const requests = (ownSessionIds.length > 0 ? ownSessionIds : [""]).map((id) => turnOf(model, index, id));
     for (let turn = 0; performance.now() < endTime; turn++) {
-      if (ownSessionIds.length > 0) request = { ...request, sessionId: at(ownSessionIds, turn) };
-      if (rpc === "Chat") checkReply((await client.chat(request)).response);
-      else firstTextMs.push(await readStream(client, request));
+      if (rpc === "Chat") await chat(connection, at(requests, turn));
+      else firstTextMs.push(await readStream(connection, at(requests, turn)));
       turns++;
       if (performance.now() <= endTime) turnsInTime++;
     }
@@ -96,12 +90,9 @@ async function load(command: LoadCommand & { kind: "load" }): Promise<Partial<Lo
 }
 
 async function turns({ baseUrl, sessionIds, turns }: LoadCommand & { kind: "turns" }): Promise<Partial<LoadResult>> {
-  const client = at(clientsOf(baseUrl, LOAD_CONNECTIONS), 0);
+  const connection = at(clientsOf(baseUrl, LOAD_CONNECTIONS), 0);
   for (let turn = 0; turn < turns; turn++) {
-    await readStream(client, {
-      ...turnOf(MODEL_NAMES.burst, turn % sessionIds.length),
-      sessionId: at(sessionIds, turn),
-    });
+    await readStream(connection, turnOf(MODEL_NAMES.burst, turn % sessionIds.length, at(sessionIds, turn)));
   }
   return { turns };
 }
@@ -111,7 +102,7 @@ async function open({ baseUrl, streams, sessionIds }: LoadCommand & { kind: "ope
   const pool = clientsOf(baseUrl, Math.ceil((before + streams) / IDLE_STREAMS_PER_CONNECTION));
   await eachAtOnce(streams, OPENING_AT_ONCE, async (index) => {
     const sessionId = sessionIds[before + index] ?? "";
-    const request = { ...turnOf(MODEL_NAMES.hold, before + index), sessionId };
+    const request = turnOf(MODEL_NAMES.hold, before + index, sessionId);
     const firstText = Promise.withResolvers<void>();
     const ended = readStream(at(pool, before + index), request, firstText.resolve).then(() => undefined);
     ended.catch(firstText.reject);
@@ -121,19 +112,34 @@ async function open({ baseUrl, streams, sessionIds }: LoadCommand & { kind: "ope
   return { turns: streams };
 }
 
+async function chat(connection: GrpcConnection, request: RequestBytes): Promise<{ sessionId: string }> {
+  let answer = new Uint8Array() as Uint8Array;
+  await connection.call(CHAT, request, (message) => {
+    answer = message;
+  });
+  const response = fromBinary(ChatResponseSchema, answer);
+  checkReply(response.response);
+  return response;
+}
+
 /** Reads a stream to its end; returns the time to its first text in milliseconds. */
-async function readStream(client: Chat, request: TurnRequest, onFirstText?: () => void): Promise<number> {
+async function readStream(
+  connection: GrpcConnection,
+  request: RequestBytes,
+  onFirstText?: () => void,
+): Promise<number> {
   const startTime = performance.now();
   let firstTextMs = 0;
   let text = "";
-  for await (const { event } of client.streamChat(request)) {
-    if (event.case !== "textDelta") continue;
+  await connection.call(STREAM_CHAT, request, (message) => {
+    const delta = readTextDelta(message);
+    if (delta === undefined) return;
     if (text === "") {
       firstTextMs = performance.now() - startTime;
       onFirstText?.();
     }
-    text += event.value.text;
-  }
+    text += delta;
+  });
   checkReply(text);
   return firstTextMs;
 }
@@ -142,15 +148,15 @@ function checkReply(text: string): void {
   if (text !== REPLY) throw new Error(`a wrong reply of ${text.length} characters`);
 }
 
-function turnOf(agentTeam: ModelName, index: number): TurnRequest {
-  return { sessionId: "", userId: `bench-${index % USERS}`, agentTeam, message: MESSAGE };
+function turnOf(agentTeam: ModelName, index: number, sessionId: string): RequestBytes {
+  return requestBytes({ sessionId, userId: `bench-${index % USERS}`, agentTeam, message: MESSAGE });
 }
 
-/** Clients with a connection each, kept from command to command. */
-function clientsOf(baseUrl: string, connections: number): Chat[] {
+/** Connections, kept from command to command. */
+function clientsOf(baseUrl: string, connections: number): GrpcConnection[] {
   const pool = pools.get(baseUrl) ?? [];
   pools.set(baseUrl, pool);
-  while (pool.length < connections) pool.push(createClient(ChatService, createGrpcTransport({ baseUrl })));
+  while (pool.length < connections) pool.push(connectGrpc(baseUrl));
   return pool;
 }
 

@@ -6,7 +6,7 @@ import { createModels } from "./models.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { startOpsServer } from "./platform/ops-server.ts";
-import { NOT_CHECKED, NotReady, type ReadinessMonitor, startReadiness } from "./platform/readiness.ts";
+import { NotReady, startReadiness } from "./platform/readiness.ts";
 import { createUndiciTransport } from "./providers/undici-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
 import { createConsoleFiles } from "./rpc/console-files.ts";
@@ -75,7 +75,6 @@ export async function startApp({
       // Sessions need no model.
       health.set(SessionService.typeName, !draining && checks.store?.ok === true);
     });
-    logFailedChecks(readiness, logger);
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const observer = createTurnObserver({ logger, metrics });
@@ -98,7 +97,7 @@ export async function startApp({
     });
     const sessions = createSessionHandlers({ store, version });
     const model = config.teams.get(config.defaultTeam)?.agents[0].model ?? "";
-    const handler = createRpcHandler({
+    const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
       interceptors: createInterceptors({ logger, metrics }),
       onRefused: observeRefused({ logger, metrics }),
@@ -131,7 +130,7 @@ export async function startApp({
     });
     lifecycle.onClose("ops server", () => ops.close());
     const { host, port, maxStreamsPerConnection, drainMs } = config;
-    const server = await startHttpServer({ host, port, handler, maxStreamsPerConnection });
+    const server = await startHttpServer({ host, port, ...rpc, maxStreamsPerConnection });
     // Last in, first out: readiness goes off, turns end while their readers are still connected, then the port closes.
     const closeServer = (): Promise<void> => {
       health.end();
@@ -161,18 +160,6 @@ export async function startApp({
 
 /** Readers of ended turns get this long to read their last events, in milliseconds. */
 const STREAMS_END_MS = 5_000;
-
-/** Says in the log why a check fails, once for each reason: a process that never becomes ready has told why. */
-function logFailedChecks(readiness: ReadinessMonitor, logger: Logger): void {
-  const told = new Map<string, string>();
-  readiness.onCheck(({ checks }) => {
-    for (const [check, { ok, reason }] of Object.entries(checks)) {
-      if (!ok && reason !== NOT_CHECKED.reason && told.get(check) !== reason)
-        logger.warn({ check, reason }, "check failed");
-      told.set(check, ok ? "" : reason);
-    }
-  });
-}
 
 /** A store's failure as /readyz may show it. */
 function sayWhy(error: unknown): never {

@@ -222,7 +222,7 @@ const environmentSchema = z.object({
 });
 
 /** Names of later releases: whoever sets one counts on it, so that it is refused, never ignored. */
-const LATER = ["TLS_CERT", "TLS_KEY", "JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL", "REST_DOOR"] as const;
+const LATER = ["TLS_CERT", "TLS_KEY", "JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL"] as const;
 
 function refusals(given: Record<string, string | undefined>): string[] {
   const problems = LATER.filter((name) => given[name] !== undefined).map(

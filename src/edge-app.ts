@@ -87,15 +87,12 @@ function bareLogger(version: string): Logger {
 }
 
 /** The answer where not even an interceptor could run. What is wrong stands in the log, with the id that the caller gets. */
-async function refuseBroken(
-  request: Request,
-  { error, logger }: { error: unknown; logger: Logger },
-): Promise<Response> {
+function refuseBroken(request: Request, { error, logger }: { error: unknown; logger: Logger }): Response {
   const requestId = requestIdOf(request.headers);
   // Problems name variables and rules; they never quote a value (config.ts).
   const problems = error instanceof ConfigError ? { problems: error.problems } : {};
   logger.error({ request_id: requestId, ...problems, error }, "request failed");
-  const response = await brokenResponse(request);
+  const response = brokenResponse(request);
   response.headers.set(REQUEST_ID_HEADER, requestId);
   return response;
 }

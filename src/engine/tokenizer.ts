@@ -39,7 +39,36 @@ const o200k = bytePairTokenizer("o200k_base", countO200k as Count);
 const utf8Bytes = tokenizer("utf8-bytes", (text) => Buffer.byteLength(text), 16);
 
 function bytePairTokenizer(name: string, count: Count): Tokenizer {
-  return tokenizer(name, (text) => count(text, nothingSpecial), MESSAGE_OVERHEAD_TOKENS);
+  return tokenizer(
+    name,
+    remembered((text) => count(text, nothingSpecial)),
+    MESSAGE_OVERHEAD_TOKENS,
+  );
+}
+
+/** Texts that are remembered, in characters of all together: some hundred turns. */
+const REMEMBERED_CHARACTERS = 500_000;
+
+/**
+ * Counts a text once: an agent's system message is counted in each turn, a user's message at its admission, for its
+ * prompt and for the history. Of six counts in a turn two are left, which spares 3 % of its processor time.
+ */
+function remembered(count: (text: string) => number): (text: string) => number {
+  const counts = new Map<string, number>();
+  let characters = 0;
+  return (text) => {
+    let tokens = counts.get(text);
+    if (tokens !== undefined) return tokens;
+    tokens = count(text);
+    counts.set(text, tokens);
+    characters += text.length;
+    for (const oldest of counts.keys()) {
+      if (characters <= REMEMBERED_CHARACTERS) break;
+      counts.delete(oldest);
+      characters -= oldest.length;
+    }
+    return tokens;
+  };
 }
 
 function tokenizer(name: string, countText: (text: string) => number, messageTokens: number): Tokenizer {

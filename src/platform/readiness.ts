@@ -116,8 +116,7 @@ export function startReadiness({
   };
 }
 
-/** A check that has not come to an end yet. */
-export const NOT_CHECKED: CheckResult = Object.freeze({ ok: false, reason: "not checked yet" });
+const NOT_CHECKED: CheckResult = Object.freeze({ ok: false, reason: "not checked yet" });
 
 const OK: CheckResult = Object.freeze({ ok: true, reason: "" });
 

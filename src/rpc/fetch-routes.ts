@@ -7,7 +7,7 @@ import {
 import { corsHeaders } from "./cors.ts";
 import { brokenService, grpcNotPossible, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { RefusedCall } from "./request-gate.ts";
-import { routerLimits, routerOptions } from "./router-options.ts";
+import { routerOptions } from "./router-options.ts";
 
 /**
  * Serves RPCs as a `fetch` handler for edge runtimes: Connect and gRPC-Web. gRPC itself needs HTTP/2 trailers, which
@@ -46,46 +46,22 @@ export function createFetchRpcHandler({
     return toFetch(withErrorBody(answer, { contentType, allow: handler.allowedMethods }));
   };
 
-  const serveRead = async (request: Request): Promise<Response> => {
-    const response = await serve(request);
-    await readUnread(request);
-    return response;
-  };
-
   return async (request) => {
     const origin = request.headers.get("origin");
-    if (origin === null) return serveRead(request);
+    if (origin === null) return serve(request);
     const preflight = request.method === "OPTIONS" && request.headers.has("access-control-request-method");
     const headers = corsHeaders({ origin, preflight }, corsOrigins);
     const response = preflight
       ? new Response(null, { status: headers === undefined ? 403 : 204 })
-      : await serveRead(request);
+      : await serve(request);
     for (const [name, value] of Object.entries(headers ?? { Vary: "Origin" })) response.headers.set(name, value);
     return response;
   };
 }
 
 /** The answer, in the caller's protocol, of a service that could not even be put together. */
-export async function brokenResponse(request: Request): Promise<Response> {
-  await readUnread(request);
+export function brokenResponse(request: Request): Response {
   return toFetch(brokenService(request.headers.get("content-type")));
-}
-
-/**
- * Reads the body of a request that was answered unread, up to the size of the largest message. Workerd hangs up on a
- * caller that still writes, who then sees a broken connection instead of the answer.
- */
-async function readUnread({ body, bodyUsed }: Request): Promise<void> {
-  if (body === null || bodyUsed) return;
-  let bytesLeft = routerLimits.readMaxBytes;
-  try {
-    for await (const chunk of body) {
-      bytesLeft -= chunk.byteLength;
-      if (bytesLeft < 0) return;
-    }
-  } catch {
-    // The caller is gone, and does not need the answer.
-  }
 }
 
 /** `application/grpc` and its codecs, but not gRPC-Web. */

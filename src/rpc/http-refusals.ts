@@ -1,5 +1,5 @@
-import { encodeEnvelope, type UniversalServerResponse } from "@connectrpc/connect/protocol";
-import { endStreamFlag, endStreamToJson, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import type { UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { Failure, type FailureReason } from "../failure.ts";
 import { toConnectError } from "./error-mapping.ts";
@@ -62,9 +62,6 @@ export function looksLikeRpc({
 
 const RPC_CONTENT_TYPE = /^application\/(grpc|connect\+|proto|json)/i;
 
-/** Content types of Connect's streams. */
-const CONNECT_STREAM_TYPE = /^application\/connect\+(json|proto)(?![\w-])/i;
-
 function refuse(
   reason: FailureReason,
   { status, contentType }: { status: number; contentType: string | null },
@@ -79,13 +76,6 @@ function refuse(
   if (contentType?.startsWith("application/grpc")) {
     const header = new Headers({ "content-type": "application/grpc" });
     return { status: 200, header, trailer: setTrailerStatus(new Headers(), error) };
-  }
-  const [streamed] = CONNECT_STREAM_TYPE.exec(contentType ?? "") ?? [];
-  if (streamed !== undefined) {
-    // Clients of a stream read no error from any other status.
-    const end = new TextEncoder().encode(JSON.stringify(endStreamToJson(new Headers(), error, {})));
-    const header = new Headers({ "content-type": streamed.toLowerCase() });
-    return { status: 200, header, body: once(new Uint8Array(encodeEnvelope(endStreamFlag, end))) };
   }
   return {
     status,

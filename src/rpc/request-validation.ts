@@ -1,4 +1,4 @@
-import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { JsonObject } from "@bufbuild/protobuf";
 import {
   type ChatRequest,
   OnBusy,
@@ -11,11 +11,8 @@ import { Failure } from "../failure.ts";
 /** Longest message in Unicode code points (DESIGN §3). */
 const MESSAGE_CODE_POINTS = 10_000;
 const USER_ID_CODE_POINTS = 256;
-/**
- * Bounds of `metadata` (DESIGN §3). Levels: readers of protobuf give up at a depth of 100 messages, and a level of a
- * Struct is two or three of them, so that what JSON lets in deeper than this could be stored and never read again.
- */
-const METADATA = { keys: 64, bytes: 16 * 1_024, levels: 32 } as const;
+/** Bounds of `metadata` (DESIGN §3). */
+const METADATA = { keys: 64, bytes: 16 * 1_024 } as const;
 
 /**
  * Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong; then
@@ -113,8 +110,6 @@ class Wrong {
     this.unless(Object.keys(metadata).length <= METADATA.keys, "metadata", `must have at most ${METADATA.keys} keys`);
     const bytes = new TextEncoder().encode(JSON.stringify(metadata)).byteLength;
     this.unless(bytes <= METADATA.bytes, "metadata", `must be at most ${METADATA.bytes} bytes as JSON`);
-    const levels = `must be nested at most ${METADATA.levels} levels deep`;
-    this.unless(isNestedAtMost(METADATA.levels, metadata), "metadata", levels);
   }
 
   throwIfAny(): void {
@@ -126,12 +121,6 @@ class Wrong {
 const FORBIDDEN_IN_TEXT = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const FORBIDDEN_IN_LINE = /[\u0000-\u001f\u007f-\u009f]/;
-
-/** Whether objects and arrays are nested this deep at most. */
-function isNestedAtMost(levels: number, value: JsonValue): boolean {
-  if (typeof value !== "object" || value === null) return true;
-  return levels > 0 && Object.values(value).every((inner) => isNestedAtMost(levels - 1, inner));
-}
 
 /** Code points of a text; counting stops past `most`, whatever the length. A text of no more code units needs no count. */
 function codePointCount(text: string, most: number): number {

@@ -350,16 +350,20 @@ if held[2] == turn and held[3] == ARGV[3] then
 end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {'lost'} end
 
-for _, lapsed in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', now, 'BYSCORE')) do
-  redis.call('ZREM', KEYS[4], lapsed)
-  redis.call('ZREM', KEYS[5], lapsed)
+-- Nearly always nobody waits.
+local waiting = redis.call('EXISTS', KEYS[4], KEYS[5]) > 0
+if waiting then
+  for _, lapsed in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', now, 'BYSCORE')) do
+    redis.call('ZREM', KEYS[4], lapsed)
+    redis.call('ZREM', KEYS[5], lapsed)
+  end
+  redis.call('ZADD', KEYS[5], 'XX', now + ARGV[5], turn)
 end
-redis.call('ZADD', KEYS[5], 'XX', now + ARGV[5], turn)
 local busy = held[2] and held[2] ~= ''
 if busy and tonumber(held[4]) <= now then
   return {'abandoned', held[2], tonumber(redis.call('HGET', ARGV[10] .. held[2], 'last'))}
 end
-local head = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
+local head = waiting and redis.call('ZRANGE', KEYS[4], 0, 0)[1]
 if busy or (head and head ~= turn) then
   if not redis.call('ZSCORE', KEYS[4], turn) then
     if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[6]) then return {'full'} end
@@ -371,8 +375,10 @@ if busy or (head and head ~= turn) then
   return {'queued', redis.call('ZRANK', KEYS[4], turn) + (busy and 1 or 0)}
 end
 
-redis.call('ZREM', KEYS[4], turn)
-redis.call('ZREM', KEYS[5], turn)
+if waiting then
+  redis.call('ZREM', KEYS[4], turn)
+  redis.call('ZREM', KEYS[5], turn)
+end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'turn', turn, 'nonce', ARGV[3], 'until', now + ARGV[4])
 redis.call('HSET', KEYS[6], 'record', ARGV[12], 'epoch', epoch, 'nonce', ARGV[3], 'last', 1, 'finish', 0,
@@ -461,9 +467,11 @@ if refusal then return refusal end
 local last_entry = 10 + ARGV[10]
 if not append(KEYS[3], KEYS[4], tonumber(ARGV[4]), ARGV[9], 11, last_entry) then return -2 end
 redis.call('HSET', KEYS[3], 'finish', ARGV[5], 'prompt', ARGV[6], 'completion', ARGV[7], 'cost', ARGV[8])
-for i = last_entry + 1, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
-redis.call('PEXPIREAT', KEYS[2], redis.call('HGET', KEYS[1], 'expire'))
-redis.call('HINCRBY', KEYS[1], 'messages', #ARGV - last_entry)
+local added, messages = #ARGV - last_entry, 0
+for i = last_entry + 1, #ARGV do messages = redis.call('RPUSH', KEYS[2], ARGV[i]) end
+-- A list that was there before lives as long as the session already.
+if messages == added and added > 0 then redis.call('PEXPIREAT', KEYS[2], redis.call('HGET', KEYS[1], 'expire')) end
+redis.call('HINCRBY', KEYS[1], 'messages', added)
 redis.call('HINCRBY', KEYS[1], 'prompt', ARGV[6])
 redis.call('HINCRBY', KEYS[1], 'completion', ARGV[7])
 redis.call('HINCRBY', KEYS[1], 'cost', ARGV[8])

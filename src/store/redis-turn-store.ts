@@ -49,7 +49,7 @@ export function createRedisTurnStore({
   /** Undefined: no such session. */
   const touchFor = async (turn: NewTurn): Promise<Touch | undefined> => {
     if (turn.createSession) return index.touchNew(turn);
-    const touch = await index.touch(turn);
+    const touch = await index.touchLately(turn);
     if (touch !== undefined) return touch;
     const [owner, created] = await connection.use((client) =>
       client.hmget(sessionKeys(turn).session, "owner", "created"),

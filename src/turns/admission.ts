@@ -62,9 +62,9 @@ export async function* admitTurn(
   { ports, signal }: { ports: AdmissionPorts; signal: AbortSignal },
 ): AsyncGenerator<number, RunningTurn> {
   if (ports.draining()) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
+  await ports.rateLimiter.consume(request.tenant, request.userId);
   const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
-  await ports.rateLimiter.consume(request.tenant, request.userId);
   const maxTokens = request.maxTokens || ports.maxTokens;
   // The refusal that needs no session comes before one is made or locked.
   const alone = { team, history: [], message: request.message, maxTokens };

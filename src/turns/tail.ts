@@ -54,17 +54,18 @@ export async function* tailTurn({
   try {
     for (;;) {
       signal.throwIfAborted();
-      const told = followingOn(buffer, last);
+      let entries = buffer;
       buffer = [];
-      let { entries } = told;
-      if (mayLack || told.lacks) {
+      entries = entries.filter((entry) => sequenceOf(entry) > last);
+      const first = entries[0];
+      if (mayLack || (first !== undefined && sequenceOf(first) > last + 1n)) {
         mayLack = false;
         const stored = await store.readLog(ref, last, READ_LIMIT);
         if (stored === undefined) throw new Failure("TURN_NOT_FOUND");
         // A full page: there may be more, and what is followed meanwhile lies beyond it.
         if (stored.length === READ_LIMIT) mayLack = true;
-        // All that was told of is durable, so that it is in here.
-        entries = stored;
+        const end = stored.length === 0 ? last : sequenceOf(stored[stored.length - 1] as TurnLogEntry);
+        entries = mayLack ? stored : [...stored, ...entries.filter((entry) => sequenceOf(entry) > end)];
       }
       const newest = entries.at(-1);
       if (newest !== undefined) {
@@ -99,20 +100,6 @@ export async function* tailTurn({
     signal.removeEventListener("abort", stirred);
     lost?.removeEventListener("abort", stirred);
   }
-}
-
-/** What goes on from a sequence, each entry once; `lacks`: there is a gap before the rest. */
-function followingOn(entries: readonly TurnLogEntry[], last: bigint): { entries: TurnLogEntry[]; lacks: boolean } {
-  const following: TurnLogEntry[] = [];
-  let next = last + 1n;
-  for (const entry of entries) {
-    const sequence = sequenceOf(entry);
-    if (sequence > next) return { entries: following, lacks: true };
-    if (sequence < next) continue;
-    following.push(entry);
-    next++;
-  }
-  return { entries: following, lacks: false };
 }
 
 function isLeaseLost(reason: unknown): boolean {

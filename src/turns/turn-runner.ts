@@ -46,7 +46,6 @@ export interface BegunTurn {
 /** Works on turns, each to its end, whoever reads them. */
 export class TurnRunner {
   readonly #ports: TurnRunnerPorts;
-  #drained = false;
   readonly #running = new Map<string, { stop: AbortController; lost: AbortController; done: Promise<void> }>();
 
   constructor(ports: TurnRunnerPorts) {
@@ -66,8 +65,6 @@ export class TurnRunner {
       .then(() => this.#run(turn, stop, lost))
       .finally(() => this.#running.delete(turn.lease.turnId));
     this.#running.set(turn.lease.turnId, { stop, lost, done });
-    // Its admission was under way when all others were given up.
-    if (this.#drained) lost.abort(goingAway());
     return {
       ref: turn.lease,
       firstEntry: turn.firstEntry,
@@ -76,35 +73,23 @@ export class TurnRunner {
     };
   }
 
-  /**
-   * Waits until the running turns have ended, those too that begin meanwhile; gives up those that have not after
-   * `deadlineMs`, and all that begin later.
-   */
+  /** Waits until the running turns have ended; gives up those that have not after `deadlineMs`. */
   async drain(deadlineMs: number): Promise<void> {
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(() => {
-      this.#drained = true;
-      late.resolve();
-    }, deadlineMs);
-    while (this.#running.size > 0 && !this.#drained) await Promise.race([this.#allDone(), late.promise]);
+    const all = Promise.all([...this.#running.values()].map((turn) => turn.done));
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), deadlineMs);
+    const expired = new Promise<void>((resolve) => late.signal.addEventListener("abort", () => resolve()));
+    await Promise.race([all, expired]);
     clearTimeout(timer);
-    this.#drained = true;
-    for (const turn of this.#running.values()) turn.lost.abort(goingAway());
-    await this.#allDone();
-  }
-
-  async #allDone(): Promise<void> {
-    await Promise.all([...this.#running.values()].map((turn) => turn.done));
+    for (const turn of this.#running.values()) turn.lost.abort(new Failure("DRAINING", { retryAfterMs: 1_000 }));
+    await all;
   }
 
   async #run(turn: BegunTurn, stop: AbortController, lost: AbortController): Promise<void> {
     const { store, model, leaseMs, observer } = this.#ports;
     const { lease } = turn;
     const { signal } = stop;
-    // It may have been given up before its work began.
-    const end = (): void => stop.abort(lost.signal.reason);
-    if (lost.signal.aborted) end();
-    lost.signal.addEventListener("abort", end, { once: true });
+    lost.signal.addEventListener("abort", () => stop.abort(lost.signal.reason), { once: true });
     const startedMs = performance.now();
     const said = createTally(turn);
     const durably = <T>(write: () => Promise<T>): Promise<T> =>
@@ -236,10 +221,6 @@ function tokensOf({ event }: TurnLogEntry): CallTokens[] {
   return [{ model, promptTokens: tokenUsage?.promptTokens ?? 0, completionTokens: tokenUsage?.completionTokens ?? 0 }];
 }
 
-function goingAway(): Failure {
-  return new Failure("DRAINING", { retryAfterMs: 1_000 });
-}
-
 /** Reason of a stop signal. */
 class TurnStopped extends Error {
   readonly finishReason: FinishReason;
@@ -259,12 +240,10 @@ async function retryStore<T>(
 ): Promise<T> {
   const untilMs = performance.now() + forMs;
   for (;;) {
-    const startedMs = performance.now();
     try {
       return await write();
     } catch (error) {
-      // By its begin: a try that this process slept through says nothing of the store now.
-      const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && startedMs < untilMs;
+      const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && performance.now() < untilMs;
       if (!worthIt || signal.aborted) throw error;
       await new Promise((resolve) => setTimeout(resolve, STORE_RETRY_MS));
     }

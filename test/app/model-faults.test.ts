@@ -8,7 +8,7 @@ import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { FailureReason } from "../../src/failure.ts";
 import { deadBaseUrl } from "../providers/model-server.ts";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
-import { threeWires } from "../rpc/wires.ts";
+import { wires } from "../rpc/wires.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 
 // What a caller, the turn's log, the history and the bill see when models fail. One agent team for each fault.
@@ -56,6 +56,16 @@ const FAULTS: readonly Fault[] = [
   { team: "sim-stall-midway", ...unavailable, record: "estimate", speaks: true },
   { team: "too-long", ...unavailable, record: "estimate", speaks: true },
 ];
+
+const threeWires = wires.filter(
+  ({ protocol, json, httpVersion }) =>
+    (protocol === "connect" && json && httpVersion === "1.1") ||
+    (protocol !== "connect" && !json && httpVersion === "2"),
+);
+
+test("three protocols are tried", () => {
+  expect(threeWires.map(({ protocol }) => protocol)).toEqual(["connect", "grpc", "grpc-web"]);
+});
 
 describe.each(threeWires)("on $name", (wire) => {
   describe.each(FAULTS)("$team", ({ team, code, reason, retrySeconds, record, speaks = false }) => {
@@ -115,7 +125,7 @@ describe.each(threeWires)("on $name", (wire) => {
 });
 
 describe("a fallback", () => {
-  const chatOf = () => createClient(ChatService, threeWires[1].transport(app.url));
+  const chatOf = () => createClient(ChatService, (threeWires[1] ?? threeWires[0])?.transport(app.url) ?? expect.fail());
 
   test.each([
     ["fallback-500", "sim-500", "nothing used"],
@@ -164,7 +174,7 @@ describe("a fallback", () => {
 });
 
 test("the metric of tokens is the sum of all usage records", async () => {
-  const chat = createClient(ChatService, threeWires[0].transport(app.url));
+  const chat = createClient(ChatService, threeWires[0]?.transport(app.url) ?? expect.fail());
   const before = await tokensCounted(app);
   const expected = new Map<string, number>();
   for (const agentTeam of ["assistant", "fallback-stall", "sim-cut", "sim-500", "sim-no-usage", "down"]) {
@@ -188,7 +198,7 @@ test("the metric of tokens is the sum of all usage records", async () => {
 });
 
 test("a provider that reports no usage answers all the same, and its usage is labelled an estimate", async () => {
-  const chat = createClient(ChatService, threeWires[0].transport(app.url));
+  const chat = createClient(ChatService, threeWires[0]?.transport(app.url) ?? expect.fail());
   const { events, error } = await readAll(
     chat.streamChat({ message: "Hello", userId: "u1", agentTeam: "sim-no-usage" }),
   );
@@ -197,7 +207,7 @@ test("a provider that reports no usage answers all the same, and its usage is la
 });
 
 test("a turn that is cancelled amid a reply closes the model's socket, keeps what was said and has a record", async () => {
-  const transport = threeWires[1].transport(app.url);
+  const transport = threeWires[1]?.transport(app.url) ?? expect.fail();
   const chat = createClient(ChatService, transport);
   const stop = new AbortController();
   const callsBefore = app.simulated.callCount;

@@ -86,7 +86,6 @@ describe("the environment", () => {
     ["HOST", "0.0.0.0"],
     ["TLS_CERT", "cert.pem"],
     ["JWKS_URL", "https://issuer/jwks"],
-    ["REST_DOOR", "true"],
   ])("%s=%s is one problem, which names it", (name, value) => {
     const problems = problemsOf({ [name]: value });
     expect(problems).toHaveLength(1);

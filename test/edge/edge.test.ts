@@ -1,5 +1,10 @@
+import { execFileSync } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { Miniflare } from "miniflare";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { ChatService, OnDisconnect } from "../../gen/parley/chat/v1/chat_service_pb.js";
@@ -8,25 +13,35 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { startTestApp } from "../support/parley-app.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
-import { buildEdge, type EdgeBundle, type EdgeWorker, startWorker } from "./worker.ts";
 
 // The edge entry in real workerd, as an operator deploys it.
-let bundle: EdgeBundle;
+let folder: string;
 let model: SimulatedModel;
 let redis: RedisServer;
 beforeAll(async () => {
-  bundle = await buildEdge();
+  folder = await mkdtemp(join(tmpdir(), "parley-edge-"));
+  execFileSync(process.execPath, ["standalone/build-edge.ts", join(folder, "edge.js")], { stdio: "inherit" });
   model = await startSimulatedModel({ chunkDelayMs: 5 });
   redis = await startRedisServer();
 });
 afterAll(async () => {
   await redis?.stop();
   await model?.close();
-  await bundle?.remove();
+  await rm(folder, { recursive: true, force: true });
 });
 
-const start = (bindings: Record<string, string>): Promise<EdgeWorker> =>
-  startWorker(bundle, { OPENAI_BASE_URL: model.baseUrl, LOG_LEVEL: "warn", VERSION: "0.0.0-edge", ...bindings });
+async function startWorker(bindings: Record<string, string>): Promise<{ url: string; worker: Miniflare }> {
+  const worker = new Miniflare({
+    modules: [{ type: "ESModule", path: join(folder, "edge.js") }],
+    modulesRoot: folder,
+    compatibilityDate: "2026-07-01",
+    compatibilityFlags: ["nodejs_compat", "enable_request_signal"],
+    bindings: { OPENAI_BASE_URL: model.baseUrl, LOG_LEVEL: "warn", VERSION: "0.0.0-edge", ...bindings },
+    host: "127.0.0.1",
+    port: 0,
+  });
+  return { url: (await worker.ready).origin, worker };
+}
 
 const wires = {
   connect: (baseUrl: string): Transport => createConnectTransport({ baseUrl, httpVersion: "1.1" }),
@@ -35,12 +50,11 @@ const wires = {
 
 describe.each(["the embedded store", "Redis"])("on %s", (kind) => {
   let url: string;
-  let worker: EdgeWorker;
+  let worker: Miniflare;
   beforeAll(async () => {
-    worker = await start(kind === "Redis" ? { REDIS_URL: redis.url } : {});
-    ({ url } = worker);
+    ({ url, worker } = await startWorker(kind === "Redis" ? { REDIS_URL: redis.url } : {}));
   });
-  afterAll(() => worker?.stop());
+  afterAll(() => worker?.dispose());
 
   test.each(Object.entries(wires))("%s: a reply, and a stream that knows of it", async (_, wire) => {
     const chat = createClient(ChatService, wire(url));
@@ -99,11 +113,20 @@ describe.each(["the embedded store", "Redis"])("on %s", (kind) => {
     const [info] = (refused as ConnectError).findDetails(ErrorInfoSchema);
     expect(info?.reason).toBe("CONTINUE_NOT_POSSIBLE");
   });
+
+  test("gRPC, which needs trailers, is refused in its own form", async () => {
+    const response = await fetch(`${url}/parley.chat.v1.ChatService/Chat`, {
+      method: "POST",
+      headers: { "content-type": "application/grpc" },
+      body: new Uint8Array(5),
+    });
+    await response.arrayBuffer();
+    expect(response.headers.get("grpc-status")).toBe(String(Code.Unimplemented));
+  });
 });
 
 test("a session that was begun at the edge goes on at a replica of the service, and back", async () => {
-  const worker = await start({ REDIS_URL: redis.url });
-  const { url } = worker;
+  const { url, worker } = await startWorker({ REDIS_URL: redis.url });
   const app = await startTestApp({ redisUrl: redis.url, simulated: model });
   try {
     const atEdge = createClient(ChatService, wires.connect(url));
@@ -117,6 +140,6 @@ test("a session that was begun at the edge goes on at a replica of the service, 
     expect(messages).toHaveLength(6);
   } finally {
     await app.close();
-    await worker.stop();
+    await worker.dispose();
   }
 });

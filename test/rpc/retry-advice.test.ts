@@ -36,17 +36,6 @@ describe.each(wires)("on $name", (wire) => {
   });
 });
 
-test("what is refused for its fields costs nothing of the rate", async () => {
-  const app = await start({ env: { RATE_LIMIT: "1" } });
-  const chat = createClient(ChatService, (wires[0] ?? expect.unreachable()).transport(app.url));
-  const request = { message: "hello", userId: "u1" };
-  expect((await refusalOf(chat.chat({ ...request, message: "" }))).code).toBe(Code.InvalidArgument);
-  expect((await refusalOf(chat.chat({ ...request, agentTeam: "nobody" }))).code).toBe(Code.NotFound);
-  expect((await refusalOf(chat.chat({ ...request, idempotencyKey: "k" }))).code).toBe(Code.Unimplemented);
-  await chat.chat(request);
-  expectRefusal(await refusalOf(chat.chat(request)), { code: Code.ResourceExhausted, reason: "RATE_LIMITED" });
-});
-
 test("the 17th turn that would wait for a session is refused, and the 16 before it wait on", async () => {
   const app = await start({ model: "sim-stall", env: { DRAIN_MS: "0" } });
   const wire = wires[1] ?? wires[0];

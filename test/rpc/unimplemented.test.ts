@@ -3,7 +3,6 @@ import { Code, type ConnectError, createClient, type Transport } from "@connectr
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
-import { UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import { drained, expectRefusal, refusalOf } from "./refusals.ts";
 import { wires } from "./wires.ts";
@@ -27,23 +26,6 @@ describe.each(wires)("on $name", (wire) => {
       expect(error.code).toBeOneOf([Code.InvalidArgument, Code.NotFound]);
     }
   });
-
-  // The sidecar of a later release serves these; its clients are generated today.
-  test.each([...UsageService.methods])("UsageService's $name", async (method) => {
-    const error = await endOf(wire.transport(app.url), method);
-    expectRefusal(error, { code: Code.Unimplemented, reason: "UNKNOWN_METHOD" });
-  });
-});
-
-test("UsageService has the RPCs that later releases serve", () => {
-  expect(UsageService.methods.map(({ name, methodKind }) => `${name} ${methodKind}`)).toEqual([
-    "QueryUsage unary",
-    "ExportUsage server_streaming",
-    "ListBudgets unary",
-    "SetBudget unary",
-    "ListPrices unary",
-    "RepriceUsage unary",
-  ]);
 });
 
 /** How a call with an empty request ends. */

@@ -171,19 +171,15 @@ describe.each(wires)("on $name", (wire) => {
     });
   });
 
-  test.each([
-    ["unary", false],
-    ["streaming", true],
-  ])("a %s RPC that is not there is refused in the protocol's form", async (_, stream) => {
+  test("an RPC that is not there is refused in the protocol's form", async () => {
     for (const path of ["/parley.chat.v1.ChatService/Shout", "/parley.chat.v9.ChatService/Chat"]) {
-      const headers = { "content-type": contentTypeOf(wire, stream) };
-      const answer = await sendRaw(app.url, { path, headers }, wire.httpVersion);
-      expectRefusal(errorOf(wire, stream, answer), { code: Code.Unimplemented, reason: "UNKNOWN_METHOD" });
-      // Connect's streams, like gRPC, have their status in the body.
-      expect(answer.status).toBe(wire.protocol === "connect" && !stream ? 404 : 200);
-      if (wire.protocol === "connect" && stream) {
-        expect(answer.header.get("content-type")).toBe(contentTypeOf(wire, stream));
-      }
+      const answer = await sendRaw(
+        app.url,
+        { path, headers: { "content-type": contentTypeOf(wire, false) } },
+        wire.httpVersion,
+      );
+      expectRefusal(errorOf(wire, false, answer), { code: Code.Unimplemented, reason: "UNKNOWN_METHOD" });
+      expect(answer.status).toBe(wire.protocol === "connect" ? 404 : 200);
     }
   });
 });

@@ -23,13 +23,6 @@ export const wires: readonly Wire[] = [
   wire("grpc-web", { json: false, httpVersion: "2" }),
 ];
 
-/** One wire for each protocol, as most of its clients use it. */
-export const threeWires: readonly [Wire, Wire, Wire] = [
-  wire("connect", { json: true, httpVersion: "1.1" }),
-  wire("grpc", { json: false, httpVersion: "2" }),
-  wire("grpc-web", { json: false, httpVersion: "2" }),
-];
-
 function wire(
   protocol: Wire["protocol"],
   { json, httpVersion }: { json: boolean; httpVersion: Wire["httpVersion"] },

@@ -26,12 +26,6 @@ export interface RedisServer {
   restart(): Promise<void>;
   /** Lets it stand still, or go on: its connections stay open. */
   pause(paused: boolean): void;
-  /** Changes a setting while it runs. */
-  configure(name: string, value: string): Promise<void>;
-  /** Names of keys that match a pattern, as `KEYS` has it. */
-  keys(pattern: string): Promise<string[]>;
-  /** A key's time to live in milliseconds; -1: it has none. */
-  lifeMs(key: string): Promise<number>;
 }
 
 export interface RedisServerOptions {
@@ -113,14 +107,6 @@ async function startOn(port: number, { appendOnly = false, settings = {} }: Redi
     return child;
   };
   let child = await run();
-  const ask = async <T>(question: (redis: Redis) => Promise<T>): Promise<T> => {
-    const redis = new Redis({ port, host: "127.0.0.1" });
-    try {
-      return await question(redis);
-    } finally {
-      redis.disconnect();
-    }
-  };
 
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -146,9 +132,6 @@ async function startOn(port: number, { appendOnly = false, settings = {} }: Redi
     pause(paused) {
       child.kill(paused ? "SIGSTOP" : "SIGCONT");
     },
-    configure: async (name, value) => void (await ask((redis) => redis.config("SET", name, value))),
-    keys: (pattern) => ask((redis) => redis.keys(pattern)),
-    lifeMs: (key) => ask((redis) => redis.pttl(key)),
     async stop() {
       await end("SIGTERM");
       await rm(directory, { recursive: true, force: true });

@@ -29,11 +29,6 @@ export function Composer({ conversation, running, teams }: ComposerProps) {
     field.current.style.height = `${field.current.scrollHeight}px`;
   }, [draft]);
 
-  useEffect(() => {
-    // The button that had the focus may have gone with the turn's end.
-    if (!running && document.activeElement === document.body) field.current?.focus();
-  }, [running]);
-
   const send = (): void => {
     if (blank || running) return;
     void conversation.send(draft, { agentTeam });

@@ -9,8 +9,7 @@ export interface ConsoleModel {
   readonly state: Cell<ConsoleState>;
   setUser(userId: string): void;
   openSession(sessionId: string): void;
-  /** Opens an empty one, with a draft if one is given; one that is empty already stays as it is. */
-  newSession(draft?: string): void;
+  newSession(): void;
   /** Deletes a session and leaves it, if it is open. */
   deleteSession(sessionId: string): Promise<Problem | undefined>;
   /** Opens what the address names; for the browser's back and forward. */
@@ -42,7 +41,6 @@ export function createConsoleModel({
 }): ConsoleModel {
   /** Open conversations of the user; their turns go on while another is looked at. */
   let open = new Map<string, Conversation>();
-  const deleted = new Set<string>();
 
   const begin = (userId: string, list: SessionList, sessionId: string): Conversation => {
     const known = open.get(sessionId);
@@ -51,14 +49,11 @@ export function createConsoleModel({
       clients,
       userId,
       changed(named) {
-        // A turn may end when another user has come to the page, or its session was deleted.
-        if (state.get().list !== list) return;
-        if (named !== "" && !deleted.has(named)) {
-          open.set(named, conversation);
-          if (state.get().conversation === conversation && memory.readAddress() !== named)
-            memory.writeAddress(named, { replace: true });
-        }
-        void list.refresh();
+        if (named === "") return;
+        open.set(named, conversation);
+        if (state.get().conversation === conversation && memory.readAddress() !== named)
+          memory.writeAddress(named, { replace: true });
+        if (state.get().list === list) void list.refresh();
       },
     });
     if (sessionId !== "") {
@@ -100,16 +95,13 @@ export function createConsoleModel({
       if (memory.readAddress() !== sessionId) memory.writeAddress(sessionId);
       show(sessionId);
     },
-    newSession(draft = "") {
+    newSession() {
       if (memory.readAddress() !== "") memory.writeAddress("");
-      const { sessionId, live } = state.get().conversation.state.get();
-      if (sessionId !== "" || live.length > 0) show("");
-      if (draft !== "") state.get().conversation.draft.set(draft);
+      show("");
     },
     async deleteSession(sessionId) {
       const problem = await state.get().list.remove(sessionId);
       if (problem !== undefined) return problem;
-      deleted.add(sessionId);
       open.get(sessionId)?.stop();
       open.delete(sessionId);
       if (state.get().conversation.state.get().sessionId === sessionId) {

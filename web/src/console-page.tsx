@@ -1,5 +1,4 @@
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useCell } from "./cell.ts";
 import { type ConsoleConfig, fetchConsoleConfig } from "./console-config.ts";
 import type { ConsoleModel } from "./console-model.ts";
@@ -14,33 +13,29 @@ const NARROW = "(max-width: 639.98px)";
 export function ConsolePage({ model }: { model: ConsoleModel }) {
   const { userId, list, conversation } = useCell(model.state);
   const { sessionId } = useCell(conversation.state);
-  const { sessions, loading } = useCell(list.state);
+  const { sessions } = useCell(list.state);
   const [config, setConfig] = useState<ConsoleConfig>();
   const [drawerOpen, setDrawerOpen] = useState(false);
   const narrow = useMedia(NARROW);
   const menuButton = useRef<HTMLButtonElement>(null);
   const session = sessions.find((each) => each.sessionId === sessionId);
-  const title = titleOf({ session, sessionId, loading });
+  const title = session === undefined ? "New session" : nameOf(session);
 
   useEffect(() => {
     void fetchConsoleConfig().then(setConfig);
   }, []);
   useEffect(() => {
-    document.title = title === "" ? "Parley" : `${title} · Parley`;
+    document.title = `${title} · Parley`;
   }, [title]);
 
-  const closeDrawer = (): void => setDrawerOpen(false);
-  const wasOpen = useRef(false);
-  useLayoutEffect(() => {
-    // Not before the page behind the drawer can have the focus again. Who leaves for a session moves it on to the message.
-    if (wasOpen.current && !drawerOpen) menuButton.current?.focus();
-    wasOpen.current = drawerOpen;
-  }, [drawerOpen]);
+  const closeDrawer = (): void => {
+    if (!drawerOpen) return;
+    setDrawerOpen(false);
+    menuButton.current?.focus();
+  };
   useEffect(() => {
     const onKey = (event: KeyboardEvent): void => {
-      // Escape belongs to an input method first, then to a dialog.
-      if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
-      if (document.querySelector("dialog[open]") !== null) return;
+      if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]") !== null) return;
       if (drawerOpen && narrow) closeDrawer();
       else conversation.stop();
     };
@@ -85,31 +80,10 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
             </span>
           )}
         </header>
-        <ConversationPane
-          key={conversation}
-          conversation={conversation}
-          session={session}
-          config={config}
-          onNewSession={(draft) => model.newSession(draft)}
-        />
+        <ConversationPane key={conversation} conversation={conversation} session={session} config={config} />
       </main>
     </div>
   );
-}
-
-/** The list may not have the session: it is still being read, or the session is further down, or gone. */
-function titleOf({
-  session,
-  sessionId,
-  loading,
-}: {
-  session: Session | undefined;
-  sessionId: string;
-  loading: boolean;
-}): string {
-  if (session !== undefined) return nameOf(session);
-  if (sessionId === "") return "New session";
-  return loading ? "" : `Session ${sessionId}`;
 }
 
 function focusMessage(): void {

@@ -5,7 +5,6 @@ import { useCell } from "./cell.ts";
 import { Composer } from "./composer.tsx";
 import type { ConsoleConfig } from "./console-config.ts";
 import { type Conversation, turnsOf } from "./conversation.ts";
-import { isSessionGone } from "./problem.ts";
 import { ProblemNote } from "./problem-note.tsx";
 import { costText, endSentence, queueSentence, tokensText } from "./sentences.ts";
 import { Transcript } from "./transcript.tsx";
@@ -16,15 +15,11 @@ interface ConversationPaneProps {
   /** Absent while it is not in the list. */
   readonly session: Session | undefined;
   readonly config: ConsoleConfig | undefined;
-  /** Called to go on in another session, with what is written. */
-  onNewSession(draft: string): void;
 }
 
-export function ConversationPane({ conversation, session, config, onNewSession }: ConversationPaneProps) {
+export function ConversationPane({ conversation, session, config }: ConversationPaneProps) {
   const state = useCell(conversation.state);
   const turns = useMemo(() => turnsOf(state), [state.history, state.live]);
-  const lastProblem = state.problem ?? state.live.at(-1)?.problem;
-  const gone = lastProblem !== undefined && isSessionGone(lastProblem);
   const empty = turns.length === 0 && !state.loading && state.problem === undefined;
   return (
     <>
@@ -34,20 +29,13 @@ export function ConversationPane({ conversation, session, config, onNewSession }
         older={state.history.olderTokens.length > 0}
         onOlder={() => void conversation.loadOlder()}
       >
-        {state.problem !== undefined && <ProblemNote problem={state.problem} />}
-        {state.problem !== undefined && !gone && (
-          <button type="button" class="quiet-button problem-button" onClick={() => void conversation.open()}>
-            Try again
-          </button>
-        )}
-        {gone && (
-          <button
-            type="button"
-            class="quiet-button problem-button"
-            onClick={() => onNewSession(conversation.draft.get())}
-          >
-            Start a new session
-          </button>
+        {state.problem !== undefined && (
+          <>
+            <ProblemNote problem={state.problem} />
+            <button type="button" class="quiet-button" onClick={() => void conversation.open()}>
+              Try again
+            </button>
+          </>
         )}
         {empty && <Welcome config={config} />}
       </Transcript>

@@ -37,7 +37,7 @@ export interface ConversationState {
 export interface ConversationPorts {
   readonly clients: ParleyClients;
   readonly userId: string;
-  /** Called when a turn begins, with its session, and when it has ended; empty: its session was not named. */
+  /** Called when a turn begins, with its session, and when it has ended. */
   changed(sessionId: string): void;
 }
 
@@ -71,7 +71,7 @@ export function createConversation(sessionId: string, { clients, userId, changed
   return {
     state,
     draft,
-    open: () => read(() => readLatest(clients, state.get().sessionId)),
+    open: () => read(() => readLatest(clients, state.get().sessionId, new AbortController().signal)),
     loadOlder: () => read(() => readOlder(clients, state.get().sessionId, state.get().history)),
     stop: () => stopping.abort(),
 
@@ -149,9 +149,9 @@ function titleOf(message: string): string {
   return points.length <= TITLE_CODE_POINTS ? line : `${points.slice(0, TITLE_CODE_POINTS - 1).join("")}…`;
 }
 
-/** A stopped stream brings no turn_completed: ask, until the turn has ended, for five seconds at most. */
+/** A stopped stream brings no turn_completed: ask, until the turn has ended, for a second at most. */
 async function usageOfStopped(clients: ParleyClients, turnId: string): Promise<TurnState["usage"]> {
-  for (let attempt = 0; attempt < 25; attempt++) {
+  for (let attempt = 0; attempt < 5; attempt++) {
     try {
       const { turn } = await clients.chat.getTurn({ turnId });
       if (turn?.state === ServerTurnState.FINISHED)

@@ -18,13 +18,13 @@ export const EMPTY_HISTORY: History = { messages: [], olderTokens: [] };
  * Reads a session's last messages. The service pages from the oldest on, so that this walks through all pages; it keeps
  * the last two, and the tokens of those before. Rejects as ListMessages does.
  */
-export async function readLatest(clients: ParleyClients, sessionId: string): Promise<History> {
+export async function readLatest(clients: ParleyClients, sessionId: string, signal: AbortSignal): Promise<History> {
   const tokens: string[] = [];
   let pages: Message[][] = [];
   let pageToken = "";
   do {
     tokens.push(pageToken);
-    const page = await clients.sessions.listMessages({ sessionId, pageSize: PAGE_SIZE, pageToken });
+    const page = await clients.sessions.listMessages({ sessionId, pageSize: PAGE_SIZE, pageToken }, { signal });
     pages = [...pages.slice(-1), page.messages];
     pageToken = page.nextPageToken;
   } while (pageToken !== "");

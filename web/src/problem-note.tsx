@@ -5,7 +5,7 @@ export function ProblemNote({ problem }: { problem: Problem }) {
   return (
     <div class="problem" role="alert">
       <p>
-        {[problem.sentence, ...problem.advice].filter(Boolean).join(" ")}
+        {[problem.sentence, ...problem.advice].join(" ")}
         {problem.reason !== "" && (
           <>
             {" "}

@@ -5,11 +5,10 @@ import {
   QuotaFailureSchema,
   RetryInfoSchema,
 } from "../../gen/google/rpc/error_details_pb.js";
-import { problemSentences } from "./problem-sentences.ts";
 
 /** An error as people read it. */
 export interface Problem {
-  /** What went wrong, a sentence; empty where the advice says it all. */
+  /** What went wrong, a sentence. */
   readonly sentence: string;
   /** Further sentences: what to mend, when to try again. */
   readonly advice: readonly string[];
@@ -32,22 +31,14 @@ export function problemOf(thrown: unknown): Problem {
   const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations);
   const quotas = error.findDetails(QuotaFailureSchema).flatMap((detail) => detail.violations);
   const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
-  // An answer without a reason is not of the service but of something before it, such as a proxy.
-  if (reason === "") return { sentence: fallbackSentence(error.code), advice: ["Try again in a moment."], reason };
   const advice = [
-    // What cannot be read has a rule but no field.
-    ...fields
-      .filter(({ field }) => field !== "")
-      .map(({ field, description }) => asSentence(`${fieldNames[field] ?? `The field ${field}`} ${description}`)),
+    ...fields.map(({ field, description }) =>
+      asSentence(`${fieldNames[field] ?? `The field ${field}`} ${description}`),
+    ),
     ...quotas.map(({ description }) => asSentence(description)),
     ...(delay === undefined ? [] : [`Try again in ${waitText(Number(delay.seconds) + delay.nanos / 1e9)}.`]),
   ].filter((text) => text !== "");
-  return { sentence: problemSentences[reason] ?? asSentence(error.rawMessage), advice, reason };
-}
-
-/** The session is not there any more: nothing that is said in it can be answered. */
-export function isSessionGone({ reason }: Problem): boolean {
-  return reason === "SESSION_NOT_FOUND" || reason === "SESSION_DELETED";
+  return { sentence: asSentence(error.rawMessage) || fallbackSentence(error.code), advice, reason };
 }
 
 const fieldNames: Readonly<Record<string, string>> = {
@@ -59,7 +50,7 @@ const fieldNames: Readonly<Record<string, string>> = {
 };
 
 function fallbackSentence(code: Code): string {
-  return code === Code.Unavailable ? "The service is not available." : "The answer did not come through whole.";
+  return code === Code.Unavailable ? "The service is not available." : "The service could not do this.";
 }
 
 /** At least one second: "in 0 s" helps nobody. */

@@ -67,13 +67,11 @@ export function costText(costMicroUsd: bigint): string {
   return `$${usd.toFixed(usd < 0.01 ? 6 : usd < 1 ? 4 : 2)}`;
 }
 
-/** `340 ms`, `2.5 s`, `3 min 20 s`. */
 export function durationText(ms: number): string {
-  // Rounded before it is compared, so that nothing reads "1000 ms" or "1 min 60 s".
-  if (Math.round(ms) < 1_000) return `${Math.round(ms)} ms`;
-  if (Math.round(ms / 100) < 600) return `${(Math.round(ms / 100) / 10).toFixed(1)} s`;
-  const seconds = Math.round(ms / 1_000);
-  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  if (ms < 1_000) return `${Math.round(ms)} ms`;
+  return ms < 60_000
+    ? `${(ms / 1_000).toFixed(1)} s`
+    : `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
 }
 
 /** How long ago, roughly, at a time in milliseconds. */

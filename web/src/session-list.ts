@@ -1,7 +1,7 @@
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { type Cell, createCell } from "./cell.ts";
 import type { ParleyClients } from "./parley-clients.ts";
-import { isSessionGone, type Problem, problemOf } from "./problem.ts";
+import { type Problem, problemOf } from "./problem.ts";
 
 /** The sessions of a user, newest first. */
 export interface SessionList {
@@ -55,7 +55,7 @@ export function createSessionList({ clients, userId }: { clients: ParleyClients;
         await clients.sessions.deleteSession({ sessionId });
       } catch (error) {
         const told = problemOf(error);
-        if (!isSessionGone(told)) problem = told;
+        if (told.reason !== "SESSION_NOT_FOUND") problem = told;
       }
       if (problem === undefined) {
         state.set({

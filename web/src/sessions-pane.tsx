@@ -61,14 +61,7 @@ export function SessionsPane({
         </button>
       </div>
       <nav class="sessions-list" aria-label="Your sessions">
-        {problem !== undefined && (
-          <>
-            <ProblemNote problem={problem} />
-            <button type="button" class="quiet-button more-button" onClick={() => void list.refresh()}>
-              Try again
-            </button>
-          </>
-        )}
+        {problem !== undefined && <ProblemNote problem={problem} />}
         {sessions.length === 0 && !loading && problem === undefined && <p class="hint">No sessions yet.</p>}
         <ul>
           {sessions.map((session) => (
@@ -106,8 +99,7 @@ export function SessionsPane({
           onConfirm={() => model.deleteSession(doomed.sessionId)}
           onClose={() => {
             setDoomed(undefined);
-            // The browser gives the focus back to the button that asked, unless that went with its session.
-            if (document.activeElement === document.body) newButton.current?.focus();
+            newButton.current?.focus();
           }}
         />
       )}

@@ -26,7 +26,7 @@ export const TurnView = memo(({ turn }: { turn: TurnState }) => {
         </div>
       )}
       {turn.steps.map((step, at) => (
-        <Step key={at} step={step} named={agents.size > 1} ended={turn.phase === "ended"} />
+        <Step key={at} step={step} named={agents.size > 1} />
       ))}
       {turn.phase === "queued" && <p class="waiting">{queueSentence(turn.turnsAhead)}</p>}
       {(turn.phase === "sending" || turn.phase === "answering") && silent && (
@@ -41,11 +41,11 @@ export const TurnView = memo(({ turn }: { turn: TurnState }) => {
   );
 });
 
-function Step({ step, named, ended }: { step: TurnStep; named: boolean; ended: boolean }) {
+function Step({ step, named }: { step: TurnStep; named: boolean }) {
   if (step.kind === "note") return <p class="note">{step.text}</p>;
   if (step.kind === "tool") return <p class="note">{toolSentence(step.tool, step.outcome)}</p>;
   return (
-    <div class={step.completed || ended ? "reply" : "reply reply-open"}>
+    <div class={step.completed ? "reply" : "reply reply-open"}>
       <span class={named ? "agent" : "visually-hidden"}>{step.agent}: </span>
       <MessageText text={textOf(step)} />
     </div>

@@ -1,8 +1,9 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 /** Who speaks. A change takes effect with Enter or on leaving the field; an empty field goes back to what it was. */
 export function UserField({ userId, onChange }: { userId: string; onChange(userId: string): void }) {
   const [text, setText] = useState(userId);
+  const field = useRef<HTMLInputElement>(null);
   useEffect(() => setText(userId), [userId]);
 
   const commit = (): void => {
@@ -15,11 +16,12 @@ export function UserField({ userId, onChange }: { userId: string; onChange(userI
       class="user"
       onSubmit={(event) => {
         event.preventDefault();
-        commit();
+        field.current?.blur();
       }}
     >
       <label for="user-id">You are</label>
       <input
+        ref={field}
         id="user-id"
         value={text}
         maxLength={256}

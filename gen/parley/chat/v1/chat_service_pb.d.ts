@@ -42,8 +42,7 @@ export declare type ChatRequest = Message<"parley.chat.v1.ChatRequest"> & {
   userId: string;
 
   /**
-   * The caller's own data: at most 64 keys, 16 KiB as JSON and 32 levels deep. Becomes the metadata of a
-   * session that this turn creates.
+   * The caller's own data: at most 64 keys and 16 KiB as JSON. Becomes the metadata of a session that this turn creates.
    *
    * @generated from field: google.protobuf.Struct metadata = 4;
    */
@@ -190,8 +189,7 @@ export declare type StreamChatRequest = Message<"parley.chat.v1.StreamChatReques
   userId: string;
 
   /**
-   * The caller's own data: at most 64 keys, 16 KiB as JSON and 32 levels deep. Becomes the metadata of a
-   * session that this turn creates.
+   * The caller's own data: at most 64 keys and 16 KiB as JSON. Becomes the metadata of a session that this turn creates.
    *
    * @generated from field: google.protobuf.Struct metadata = 4;
    */
@@ -695,8 +693,7 @@ export declare type PreviewChatRequest = Message<"parley.chat.v1.PreviewChatRequ
   userId: string;
 
   /**
-   * The caller's own data: at most 64 keys, 16 KiB as JSON and 32 levels deep. Becomes the metadata of a
-   * session that this turn creates.
+   * The caller's own data: at most 64 keys and 16 KiB as JSON. Becomes the metadata of a session that this turn creates.
    *
    * @generated from field: google.protobuf.Struct metadata = 4;
    */

@@ -33,7 +33,7 @@ export declare type CreateSessionRequest = Message<"parley.chat.v1.CreateSession
   userId: string;
 
   /**
-   * The caller's own data: at most 64 keys, 16 KiB as JSON and 32 levels deep.
+   * The caller's own data: at most 64 keys and 16 KiB as JSON.
    *
    * @generated from field: google.protobuf.Struct metadata = 3;
    */
@@ -181,7 +181,7 @@ export declare type UpdateSessionRequest = Message<"parley.chat.v1.UpdateSession
   sessionId: string;
 
   /**
-   * Takes the place of all metadata; absent: no metadata. At most 64 keys, 16 KiB as JSON and 32 levels.
+   * Takes the place of all metadata; absent: no metadata. At most 64 keys and 16 KiB as JSON.
    *
    * @generated from field: google.protobuf.Struct metadata = 2;
    */
