@@ -66,7 +66,7 @@ export async function patiently<T>(work: () => Promise<T>): Promise<T> {
 /** Reads all turns and sessions that are there, each turn by further readers too. */
 export async function readFinalState(
   world: World,
-  { unended }: { unended: readonly string[] },
+  { unended, patienceMs }: { unended: readonly string[]; patienceMs: number },
 ): Promise<{ turns: StoredTurn[]; sessions: StoredSession[]; account: AccountSeen }> {
   const takeovers = Map.groupBy(
     world.record().flatMap((line) => (line.kind === "owner" && line.takeover ? [line] : [])),
@@ -78,6 +78,7 @@ export async function readFinalState(
     const turn = await readTurn(world, ref, {
       replayed: !unended.includes(ref.turnId),
       takeovers: takeovers.get(ref.turnId)?.length ?? 0,
+      patienceMs,
     });
     if (turn !== undefined) turns.push(turn);
   }
@@ -104,7 +105,7 @@ async function turnsOf(world: World): Promise<TurnRef[]> {
 async function readTurn(
   world: World,
   ref: TurnRef,
-  { replayed, takeovers }: { replayed: boolean; takeovers: number },
+  { replayed, takeovers, patienceMs }: { replayed: boolean; takeovers: number; patienceMs: number },
 ): Promise<StoredTurn | undefined> {
   const keys = sessionKeys(ref);
   const record = await world.connection.use((client) => client.hgetBuffer(`${keys.turnPrefix}${ref.turnId}`, "record"));
@@ -119,18 +120,19 @@ async function readTurn(
     finishReason: turn.finishReason,
     takeovers,
     log,
-    replays: await Promise.all(numbers.map((number) => replay(world, { turnId: ref.turnId, number }))),
+    replays: await Promise.all(numbers.map((number) => replay(world, { turnId: ref.turnId, number, patienceMs }))),
   };
 }
 
 async function replay(
   world: World,
-  { turnId, number }: { turnId: string; number: number },
+  { turnId, number, patienceMs }: { turnId: string; number: number; patienceMs: number },
 ): Promise<StreamChatResponse[]> {
   const events: StreamChatResponse[] = [];
   const chat = await chatOf(world, number, number % 3);
   try {
-    for await (const event of chat.resumeTurn({ turnId })) {
+    // A log that a defect has left without an end is read for ever.
+    for await (const event of chat.resumeTurn({ turnId }, { timeoutMs: patienceMs })) {
       if (event.sequence > 0n) events.push(event as unknown as StreamChatResponse);
     }
   } catch {

@@ -94,7 +94,7 @@ export async function runSchedule(
   await Promise.all(performed);
 
   const unended = await untilQuiet(world, { patienceMs });
-  const state = await patiently(() => readFinalState(world, { unended }));
+  const state = await patiently(() => readFinalState(world, { unended, patienceMs }));
   const seen: Observations = {
     schedule,
     clients: clients.seen,

@@ -2,13 +2,10 @@ import type { Defect } from "./faulty-stores.ts";
 import { EVERYTHING, KILLS, PAUSES, type Profile, RETRIES, scheduleOf } from "./schedule.ts";
 import { runSchedule, type SeedReport } from "./soak.ts";
 import type { Property } from "./violation.ts";
-import { pauseFor, startWorld } from "./world.ts";
+import { startWorld } from "./world.ts";
 
 /** With a defect things may stand still for ever: the first sign is enough, in milliseconds. */
 const PATIENCE_MS = 8_000;
-
-/** What stands still may not even be readable; after this long another world is tried, in milliseconds. */
-const SEED_MS = 30_000;
 
 /** What shows a defect: with `every` schedule, or soonest with a `focused` one. */
 export const TEETH: Readonly<Record<Defect, { readonly shownBy: readonly Property[]; readonly focused: Profile }>> = {
@@ -27,17 +24,11 @@ export async function firstToShow(
   { seeds, profile = EVERYTHING }: { seeds: readonly number[]; profile?: Profile },
 ): Promise<SeedReport | undefined> {
   const { shownBy } = TEETH[defect];
-  let world = await startWorld({ defect });
+  const world = await startWorld({ defect });
   try {
     for (const seed of seeds) {
-      const running = runSchedule(scheduleOf(seed, profile), { world, patienceMs: PATIENCE_MS });
-      // What it waits for goes away with its world.
-      running.catch(() => undefined);
-      const report = await Promise.race([running, pauseFor(SEED_MS).then(() => undefined)]);
-      if (report === undefined) {
-        await world.close();
-        world = await startWorld({ defect });
-      } else if (report.violations.some(({ property }) => shownBy.includes(property))) return report;
+      const report = await runSchedule(scheduleOf(seed, profile), { world, patienceMs: PATIENCE_MS });
+      if (report.violations.some(({ property }) => shownBy.includes(property))) return report;
     }
     return undefined;
   } finally {
