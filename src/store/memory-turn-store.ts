@@ -12,17 +12,10 @@ import {
   type TurnRef,
   type TurnStore,
 } from "../turns/ports.ts";
+import { sequenceOf } from "../turns/turn-log.ts";
 import { createLogHub } from "./log-hub.ts";
 import type { MemoryState, StoredSession, StoredTurn } from "./memory-state.ts";
-import {
-  addUsage,
-  firstSequenceOf,
-  gapFailure,
-  sequenceOf,
-  trimmedFailure,
-  turnView,
-  usageOf,
-} from "./record-views.ts";
+import { addUsage, firstSequenceOf, gapFailure, trimmedFailure, turnView, usageOf } from "./record-views.ts";
 import { busyFailure, QUEUE_FULL_RETRY_MS, sessionOfTurn } from "./session-records.ts";
 
 /** The half of the embedded store that keeps turns. */

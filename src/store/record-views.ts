@@ -8,6 +8,7 @@ import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { TurnRecord } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import { Failure } from "../failure.ts";
 import { NO_USAGE, type SessionRef, type TurnRef, type UsageTotals } from "../turns/ports.ts";
+import { sequenceOf } from "../turns/turn-log.ts";
 
 /** A session as callers see it. */
 export function sessionView(
@@ -86,11 +87,6 @@ export function addUsage(a: UsageTotals, b: UsageTotals): UsageTotals {
     completionTokens: a.completionTokens + b.completionTokens,
     costMicroUsd: a.costMicroUsd + b.costMicroUsd,
   };
-}
-
-/** The entry's number in its turn's log. */
-export function sequenceOf(entry: TurnLogEntry): bigint {
-  return entry.event?.sequence ?? 0n;
 }
 
 /** The number of the first of some entries that follow each other; INTERNAL: they don't, or there are none. */

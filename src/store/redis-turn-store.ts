@@ -14,11 +14,13 @@ import {
   type StopReason,
   type TurnRef,
   type TurnStore,
+  type UsageTotals,
 } from "../turns/ports.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
+import { sequenceOf } from "../turns/turn-log.ts";
 import type { AccountIndex, LeaseLook, Touch } from "./account-index.ts";
 import { createLogHub } from "./log-hub.ts";
-import { firstSequenceOf, gapFailure, sequenceOf, trimmedFailure, turnView, usageOf } from "./record-views.ts";
+import { firstSequenceOf, gapFailure, trimmedFailure, turnView, usageOf } from "./record-views.ts";
 import type { RedisConnection } from "./redis-connection.ts";
 import { sessionKeys, stopChannel } from "./redis-keys.ts";
 import { createLiveChannels } from "./redis-live.ts";
@@ -73,17 +75,12 @@ export function createRedisTurnStore({
     const keys = turnKeys(ref);
     const reply = await connection.run("parleyGetTurn", [keys.session, keys.turn], []);
     if (reply === null) return undefined;
-    const [record, ...rest] = reply as [Buffer, ...Buffer[]];
-    const [finish, last, prompt, completion, cost] = rest.map(String);
+    const [record, finish, last, prompt, completion, cost] = reply as [Buffer, Buffer, Buffer, Buffer, Buffer, Buffer];
     return turnView(ref, {
       record: decodeRecord(TurnRecordSchema, record),
-      finishReason: Number(finish) as FinishReason,
-      lastSequence: BigInt(last ?? 0),
-      usage: {
-        promptTokens: Number(prompt),
-        completionTokens: Number(completion),
-        costMicroUsd: BigInt(cost ?? 0),
-      },
+      finishReason: Number(String(finish)) as FinishReason,
+      lastSequence: BigInt(String(last)),
+      usage: usageStored(prompt, completion, cost),
     });
   };
 
@@ -110,8 +107,8 @@ export function createRedisTurnStore({
     ofTenant.push({ turnId, at: reply?.[0] ?? "over" });
     return reply?.[1] === undefined ? undefined : claimedTurn(ref, nonce, reply[1]);
   };
-  /** Whoever waits for a turn whose owner is lost sees to it that it is found, even if the list of leases was lost. */
-  const noteLapsed = async (tenant: string, turnId: string): Promise<void> => {
+  /** Has a turn found that nobody works on: whoever waits for it says so too, since the list of leases may be lost. */
+  const noteLapsed = async ({ tenant, turnId }: Pick<TurnRef, "tenant" | "turnId">): Promise<void> => {
     if (turnId !== "") await index.setLeases(tenant, [{ turnId, at: "now" }]);
   };
 
@@ -148,7 +145,8 @@ export function createRedisTurnStore({
       const state = String(reply[0]);
       if (state === "missing") await index.forget(touch.session, touch.expireTimeMs);
       if (state === "late") await index.untouch(touch);
-      if (state === "queued" || state === "busy") await noteLapsed(turn.tenant, String(reply.at(-1)));
+      if (state === "queued" || state === "busy")
+        await noteLapsed({ tenant: turn.tenant, turnId: String(reply.at(-1)) });
       return outcomeOf(turn, { state, values: reply.slice(1), nonce: nonceOf(turn) });
     },
 
@@ -244,7 +242,7 @@ export function createRedisTurnStore({
         [lease.turnId, lease.epoch, lease.nonce],
       );
       checkWritten(released);
-      await index.setLeases(lease.tenant, [{ turnId: lease.turnId, at: "now" }]);
+      await noteLapsed(lease);
     },
 
     async stopTurn(ref, reason) {
@@ -352,6 +350,15 @@ const ON_BUSY = {
   rollback: FinishReason.ROLLED_BACK,
 } as const;
 
+/** What a turn has used, as the scripts return its numbers. */
+function usageStored(prompt: Buffer, completion: Buffer, cost: Buffer): UsageTotals {
+  return {
+    promptTokens: Number(String(prompt)),
+    completionTokens: Number(String(completion)),
+    costMicroUsd: BigInt(String(cost)),
+  };
+}
+
 /** What the scripts' TAKE returns. */
 type TakeReply = [
   epoch: number,
@@ -374,11 +381,7 @@ function claimedTurn(ref: TurnRef, nonce: string, reply: TakeReply): ClaimedTurn
     window: window.map((bytes) => decodeRecord(MessageRecordSchema, bytes)),
     steps: steps.map((bytes) => decodeRecord(TurnStepSchema, bytes)),
     lastSequence: BigInt(String(last)),
-    usage: {
-      promptTokens: Number(String(prompt)),
-      completionTokens: Number(String(completion)),
-      costMicroUsd: BigInt(String(cost)),
-    },
+    usage: usageStored(prompt, completion, cost),
     stop: stop.length === 0 ? undefined : (Number(String(stop)) as StopReason),
     takeovers,
   };

@@ -9,10 +9,11 @@ import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import { claimTurn, isFinal, type KeyedTurn, requestHashOf } from "./idempotency.ts";
 import { type BeginOutcome, type KeyStore, type NewTurn, NO_USAGE, type TurnRef, type TurnStore } from "./ports.ts";
+import { sleep } from "./sleep.ts";
 import { newTurnRef, parseTurnId } from "./turn-id.ts";
 import { NO_PAST } from "./turn-journal.ts";
 import { logEntry } from "./turn-log-writer.ts";
-import type { RunningTurn, TurnRunner } from "./turn-runner.ts";
+import { goingAway, type RunningTurn, type TurnRunner } from "./turn-runner.ts";
 
 /** Turns that may wait for a session (DESIGN §3). */
 const MAX_QUEUE = 16;
@@ -129,7 +130,7 @@ async function* admitNew(
     signal: AbortSignal;
   },
 ): AsyncGenerator<number, AdmittedTurn> {
-  if (ports.draining()) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
+  if (ports.draining()) throw goingAway();
   const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
   if (!isPaid) {
@@ -218,9 +219,7 @@ async function* waitForLease(
           if (!waiting) wait(1);
           await ports.runner.end(outcome.running);
           signal.throwIfAborted();
-          // The end was not written; whoever finds the lease given up writes it.
-          if (ports.runner.drained) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
-          continue;
+          break;
         case "queued":
           if (!waiting) wait(1);
           if (outcome.position !== place || performance.now() - toldMs > QUEUE_HEARTBEAT_MS) {
@@ -228,11 +227,12 @@ async function* waitForLease(
             toldMs = performance.now();
             yield place;
           }
+          await sleep(retryMs, signal);
+          retryMs = Math.min(retryMs * 2, QUEUE_RETRY_MS.most);
       }
-      await sleep(retryMs, signal);
-      retryMs = Math.min(retryMs * 2, QUEUE_RETRY_MS.most);
-      // Accepted turns are waited for by a drain, as long as it lasts.
-      if (ports.runner.drained) throw new Failure("DRAINING", { retryAfterMs: 1_000 });
+      // Accepted turns are waited for by a drain, as long as it lasts. An end that could not be written is then for whoever
+      // finds the lease given up.
+      if (ports.runner.drained) throw goingAway();
     }
   } finally {
     if (waiting) {
@@ -241,19 +241,4 @@ async function* waitForLease(
       await ports.store.leaveQueue(turn).catch(() => undefined);
     }
   }
-}
-
-/** Waits; rejects with the signal's reason when that is aborted. */
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      if (signal.aborted) reject(signal.reason);
-      else resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-    if (signal.aborted) done();
-  });
 }

@@ -1,6 +1,7 @@
 import type { JsonValue } from "@bufbuild/protobuf";
 import { Failure, type FailureReason } from "../failure.ts";
 import type { KeyClaim, KeyState, KeyStore } from "./ports.ts";
+import { sleep } from "./sleep.ts";
 
 /** A claim that nobody has admitted yet is looked at again after this many milliseconds, at most so often: then its owner is lost. */
 const LOOK = { everyMs: 25, times: 40 } as const;
@@ -27,7 +28,7 @@ export async function claimTurn(
     // Somebody else is admitting it, in the very next moments.
     if (look === LOOK.times) return { claim, state: "abandoned" };
     signal.throwIfAborted();
-    await new Promise((resolve) => setTimeout(resolve, LOOK.everyMs));
+    await sleep(LOOK.everyMs);
   }
 }
 

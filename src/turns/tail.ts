@@ -1,7 +1,7 @@
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { Failure } from "../failure.ts";
 import type { TurnRef, TurnStore } from "./ports.ts";
-import { failureOfLastEntry, isLastEntry } from "./turn-end.ts";
+import { failureOfLastEntry, isLastEntry, sequenceOf } from "./turn-log.ts";
 
 /** A reader that has been silent for this long hears a heartbeat, in milliseconds (DESIGN §3). */
 const HEARTBEAT_MS = 15_000;
@@ -141,8 +141,4 @@ function followingOn(entries: readonly TurnLogEntry[], last: bigint): { entries:
 
 function isLeaseLost(reason: unknown): boolean {
   return reason instanceof Failure && reason.reason === "LEASE_LOST";
-}
-
-function sequenceOf(entry: TurnLogEntry): bigint {
-  return entry.event?.sequence ?? 0n;
 }

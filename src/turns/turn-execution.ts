@@ -8,6 +8,7 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
 import { Failure, type FailureReason } from "../failure.ts";
 import type { Lease, StopReason, UsageTotals } from "./ports.ts";
+import { sleep } from "./sleep.ts";
 import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
 import { createTurnLogWriter } from "./turn-log-writer.ts";
 import type { CallTokens } from "./turn-observer.ts";
@@ -59,7 +60,7 @@ export async function executeTurn(
     before: turn.usedBefore,
   });
   const durably = <T>(write: () => Promise<T>): Promise<T> => {
-    // Whoever gives a turn up cuts its calls: how they ended is not to be written, the next owner makes them anew.
+    // Whoever gives a turn up cuts its calls: what they said of that is not to be written, the next owner makes them anew.
     lost.signal.throwIfAborted();
     return retryStore(write, { forMs: leaseMs, signal: lost.signal });
   };
@@ -72,8 +73,6 @@ export async function executeTurn(
     lastSequence: turn.past.lastSequence,
     lastLine: turn.past.steps.length,
     append: async (entries, steps) => {
-      // What a call says because it is broken off here is no part of a turn that goes on elsewhere.
-      lost.signal.throwIfAborted();
       const reason = await durably(() => store.append(lease, entries, steps));
       if (reason === undefined) recorded(entries);
       else stopFor(reason);
@@ -196,7 +195,7 @@ async function retryStore<T>(
       // By its begin: a try that this process slept through says nothing of the store now.
       const worthIt = error instanceof Failure && error.reason === "STORE_UNAVAILABLE" && startedMs < untilMs;
       if (!worthIt || signal.aborted) throw error;
-      await new Promise((resolve) => setTimeout(resolve, STORE_RETRY_MS));
+      await sleep(STORE_RETRY_MS);
     }
   }
 }

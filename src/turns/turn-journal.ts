@@ -2,6 +2,7 @@ import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { ToolCallFinished, TurnStep } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { TurnEvent, TurnPorts } from "../engine/turn.ts";
 import { Failure } from "../failure.ts";
+import { sequenceOf } from "./turn-log.ts";
 import type { TurnLogWriter } from "./turn-log-writer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
 import type { TurnTally } from "./turn-tally.ts";
@@ -74,7 +75,7 @@ export function createTurnJournal({
   const goLive = (): string => {
     if (live) return "";
     live = true;
-    return textSaid(past.tail.filter(({ event }) => (event?.sequence ?? 0n) > position));
+    return textSaid(past.tail.filter((entry) => sequenceOf(entry) > position));
   };
   const makeVoid = (cutText: string): void => {
     if (cutText !== "") writer.emit({ case: "stepRestarted", value: { discardTextAfterSequence: position } });

@@ -34,3 +34,8 @@ export function failureOfLastEntry(entry: TurnLogEntry): Failure | undefined {
 export function isLastEntry(entry: TurnLogEntry): boolean {
   return entry.event?.event.case === "turnCompleted";
 }
+
+/** The entry's number in its turn's log. */
+export function sequenceOf(entry: TurnLogEntry): bigint {
+  return entry.event?.sequence ?? 0n;
+}

@@ -4,6 +4,7 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import type { ClaimedTurn, StopReason, TurnRef, TurnStore } from "./ports.ts";
+import { sleep } from "./sleep.ts";
 import { type BegunTurn, executeTurn } from "./turn-execution.ts";
 import type { TurnObserver } from "./turn-observer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
@@ -146,13 +147,10 @@ export class TurnRunner {
 /** So often a drain looks whether it is done, in milliseconds. */
 const DRAIN_LOOK_MS = 20;
 
-/** A turn that is handed over goes on within about this time, in milliseconds. */
-const HANDED_OVER_RETRY_MS = 1_000;
+/** Another process answers, or goes on with a turn that is handed over, within about this time, in milliseconds. */
+const GOING_AWAY_RETRY_MS = 1_000;
 
-function goingAway(): Failure {
-  return new Failure("DRAINING", { retryAfterMs: HANDED_OVER_RETRY_MS });
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
+/** What is refused, or given up, because this process goes away. */
+export function goingAway(): Failure {
+  return new Failure("DRAINING", { retryAfterMs: GOING_AWAY_RETRY_MS });
 }
