@@ -1,28 +1,24 @@
 import { createClient } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { drained } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 
 // Turns that end otherwise than by the model's own stop, and well all the same: OK, with what was said.
 
 const MODELS = ["sim-terminate", "sim-length", "sim-content-filter", "sim-tool-loop", "gpt-4o"] as const;
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({
-    // JSON is YAML.
-    yaml: JSON.stringify({
-      agents: Object.fromEntries(MODELS.map((model) => [model, { model }])),
-      teams: Object.fromEntries(MODELS.map((agent) => [agent, { agent, max_rounds: 3 }])),
-      default_team: "gpt-4o",
-    }),
-  });
+const app = useTestApp({
+  // JSON is YAML.
+  yaml: JSON.stringify({
+    agents: Object.fromEntries(MODELS.map((model) => [model, { model }])),
+    teams: Object.fromEntries(MODELS.map((agent) => [agent, { agent, max_rounds: 3 }])),
+    default_team: "gpt-4o",
+  }),
 });
-afterAll(() => app.close());
 
 const cases: [(typeof MODELS)[number], FinishReason, string, number][] = [
   ["gpt-4o", FinishReason.STOP, "You said: “hello”. I am a simulated model: I repeat what I am told.", 1],

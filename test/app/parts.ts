@@ -10,6 +10,7 @@ import { createRedisStore } from "../../src/store/redis-store.ts";
 import { parseTurnId } from "../../src/turns/turn-id.ts";
 import { type RedisServer, type RedisServerOptions, startRedisServer } from "../support/redis-server.ts";
 import { type ServiceProcess, type ServiceProcessOptions, startServiceProcess } from "../support/service-process.ts";
+import { singleTeams } from "../support/single-teams.ts";
 
 /** Agent teams, each named for how long its reply takes. */
 const TEAMS = {
@@ -91,9 +92,8 @@ export async function startParts(
   onEnd(() => rm(folder, { recursive: true, force: true }));
   const file = join(folder, "parley.yaml");
   const toolFile = join(folder, "tool-calls.txt");
-  const agents = Object.fromEntries(Object.entries(TEAMS).map(([name, of]) => [name, { model: of }]));
-  const teams = Object.fromEntries(Object.keys(TEAMS).map((agent) => [agent, { agent }]));
-  // JSON is YAML.
+  const models = Object.entries(TEAMS).map(([name, model]) => [name, { model }] as const);
+  const { agents, teams } = singleTeams(Object.fromEntries(models));
   await writeFile(file, JSON.stringify({ agents, teams, default_team: "quick" }));
   const replicaFile = join(folder, "replica.yaml");
   const users = Object.fromEntries(TOOL_USERS.map((name) => [name, { model: "sim-tools-3x20", tools: [name] }]));

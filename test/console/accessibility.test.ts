@@ -1,25 +1,15 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, conversation, messageField, say, send, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import { choose, conversation, messageField, say, send, turns, untilPiece } from "./console.ts";
+
+const YAML = JSON.stringify(
+  singleTeams({ assistant: {}, broken: { model: "sim-500" }, narrator: { model: "sim-9999x20" } }),
+);
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
-
-const YAML = `
-agents:
-  assistant: {}
-  broken: { model: sim-500 }
-  narrator: { model: sim-9999x20 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  broken: { kind: single, agent: broken }
-  narrator: { kind: single, agent: narrator }
-`;
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 test("the page has landmarks and one first heading, in a language that is named", async () => {
   const page = await browser.visit(app.url);
@@ -55,9 +45,7 @@ test("a screen reader is told that the answer is waited for, and the whole answe
   const status = page.getByRole("status");
   await choose(page, "narrator");
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   expect(await status.textContent()).toBe("Waiting for the answer");
   expect(await status.getAttribute("aria-live")).toBe("polite");
   await page.keyboard.press("Escape");

@@ -1,38 +1,26 @@
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { ChatService, OnBusy } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { callerOf } from "../app/clients.ts";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, hasFocus, messageField, send, sessionIdOf, stopButton, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import { choose, hasFocus, messageField, send, sessionIdOf, stopButton, turns, untilPiece } from "./console.ts";
 
 // Messages that are sent while the session answers another.
 
-const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
+const YAML = JSON.stringify(singleTeams({ narrator: { model: "sim-9999x20" }, assistant: {} }));
 
-const YAML = `
-agents:
-  narrator: { model: sim-9999x20 }
-  assistant: {}
-teams:
-  narrator: { kind: single, agent: narrator }
-  assistant: { kind: single, agent: assistant }
-`;
+const browser = useBrowser();
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 /** A page whose session is telling a story that nobody waits for. */
 async function pageAmidStory(): Promise<Page> {
   const page = await browser.visit(app.url);
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await choose(page, "assistant");
   return page;
 }
@@ -40,9 +28,7 @@ async function pageAmidStory(): Promise<Page> {
 test("a turn that waits for another says so, begins when that one ends, and can be stopped while it waits", async () => {
   const first = await browser.visit(app.url);
   await send(first, "a story");
-  await turns(first)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(first), 3);
 
   const second = await browser.visit(first.url());
   await send(second, "another story");
@@ -55,10 +41,7 @@ test("a turn that waits for another says so, begins when that one ends, and can 
   await turns(third).locator(".end").getByText("Stopped.").waitFor();
 
   await stopButton(first).click();
-  await turns(second)
-    .locator(".reply-open")
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(second).locator(".reply-open"), 3);
   await stopButton(second).click();
   await turns(second).locator(".end").getByText("Stopped.").waitFor();
 });

@@ -1,27 +1,17 @@
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { useBrowser } from "../support/browser.ts";
 import { textContrasts } from "../support/contrast.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, messageField, say, send, styleOf, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import { choose, messageField, say, send, styleOf, turns, untilPiece } from "./console.ts";
+
+const YAML = JSON.stringify(
+  singleTeams({ assistant: {}, broken: { model: "sim-500" }, narrator: { model: "sim-9999x20" } }),
+);
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
-
-const YAML = `
-agents:
-  assistant: {}
-  broken: { model: sim-500 }
-  narrator: { model: sim-9999x20 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  broken: { kind: single, agent: broken }
-  narrator: { kind: single, agent: narrator }
-`;
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 /** Level AA of WCAG 2.2 for text of any size: https://www.w3.org/TR/WCAG22/#contrast-minimum */
 const LEAST_CONTRAST = 4.5;
@@ -66,9 +56,7 @@ describe.each(["light", "dark"] as const)("in %s", (colorScheme) => {
     const page = await browser.visit(app.url, { colorScheme, viewport, reducedMotion: "reduce" });
     await choose(page, "narrator");
     await send(page, "a story");
-    await turns(page)
-      .getByText(/piece 3\b/)
-      .waitFor();
+    await untilPiece(turns(page), 3);
     await expectReadable(page);
     await page.keyboard.press("Escape");
     await turns(page).locator(".end").waitFor();

@@ -38,6 +38,11 @@ export async function say(page: Page, message: string): Promise<Locator> {
   return turn;
 }
 
+/** Waits until something shows the piece of this number of a simulated story (`sim-<pieces>x<ms>`). */
+export async function untilPiece(where: Locator, number: number): Promise<void> {
+  await where.getByText(new RegExp(`piece ${number}\\b`)).waitFor();
+}
+
 /** The id of the session that the address names; empty: none. */
 export function sessionIdOf(page: Page): string {
   return /^#\/sessions\/(.+)$/.exec(new URL(page.url()).hash)?.[1] ?? "";

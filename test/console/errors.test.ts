@@ -1,18 +1,15 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { callerOf } from "../app/clients.ts";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, messageField, say, send, sessionButtons, sessionIdOf, turns } from "./console.ts";
+import { startTestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
+import { choose, messageField, say, send, sessionButtons, sessionIdOf, turns, untilPiece } from "./console.ts";
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({
-    env: { DRAIN_MS: "0" },
-    yaml: yamlOf(["sim-500", "sim-429", "sim-401", "sim-cut", "sim-9999x20", "sim-content-filter"]),
-  });
+const app = useTestApp({
+  env: { DRAIN_MS: "0" },
+  yaml: yamlOf(["sim-500", "sim-429", "sim-401", "sim-cut", "sim-9999x20", "sim-content-filter"]),
 });
-afterAll(() => app.close());
 
 const cases = [
   { team: "sim-500", sentence: "The model did not answer, or broke off. Try again in 1 s. MODEL_UNAVAILABLE" },
@@ -57,9 +54,7 @@ test("what was written meanwhile is kept when a turn fails", async () => {
   const page = await browser.visit(app.url);
   await choose(page, "sim-9999x20");
   await send(page, "please answer");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await messageField(page).fill("another thought");
   await callerOf(app).sessions.deleteSession({ sessionId: sessionIdOf(page) });
   await turns(page).getByRole("alert").getByText("This session was deleted while it answered.").waitFor();

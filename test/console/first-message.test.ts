@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
 import {
   choose,
   conversation,
@@ -13,24 +14,15 @@ import {
   sessionIdOf,
   stopButton,
   turns,
+  untilPiece,
 } from "./console.ts";
 
+const YAML = JSON.stringify(singleTeams({ assistant: {}, narrator: { model: "sim-9999x5" } }));
+
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 // One that takes long enough to be watched, and is stopped by its page's end.
-const YAML = `
-agents:
-  assistant: {}
-  narrator: { model: sim-9999x5 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  narrator: { kind: single, agent: narrator }
-`;
 
 test("the first visit says what to do, and the message field has the focus", async () => {
   const page = await browser.visit(app.url);
@@ -102,10 +94,7 @@ test("the caret is there while text comes, and gone with the answer's end", asyn
   const page = await browser.visit(app.url);
   await choose(page, "narrator");
   await send(page, "a long story");
-  await turns(page)
-    .locator(".reply-open")
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page).locator(".reply-open"), 3);
   await stopButton(page).click();
   await turns(page).locator(".end").waitFor();
   expect(await turns(page).locator(".reply-open").count()).toBe(0);

@@ -1,7 +1,8 @@
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
 import {
   actAs,
   choose,
@@ -14,25 +15,15 @@ import {
   stopButton,
   styleOf,
   turns,
+  untilPiece,
 } from "./console.ts";
 
-const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
+const YAML = JSON.stringify(
+  singleTeams({ assistant: {}, narrator: { model: "sim-9999x20" }, brief: { model: "sim-60x20" } }),
+);
 
-const YAML = `
-agents:
-  assistant: {}
-  narrator: { model: sim-9999x20 }
-  brief: { model: sim-60x20 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  narrator: { kind: single, agent: narrator }
-  brief: { kind: single, agent: brief }
-`;
+const browser = useBrowser();
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 test("Enter sends, Shift+Enter begins a line, and the field keeps the focus", async () => {
   const page = await browser.visit(app.url);
@@ -147,9 +138,7 @@ test("Escape closes the dialog first and stops the turn next", async () => {
   const page = await browser.visit(app.url);
   await choose(page, "narrator");
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await page.getByRole("button", { name: "Delete a story" }).press("Enter");
   await page.getByRole("dialog").waitFor();
   await page.keyboard.press("Escape");
@@ -164,9 +153,7 @@ test("Escape gives the user's name back as it was, and stops nothing", async () 
   const page = await browser.visit(app.url);
   await choose(page, "narrator");
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   const field = page.getByRole("textbox", { name: "You are" });
   await field.fill("somebody");
   await field.press("Escape");

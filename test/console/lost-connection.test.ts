@@ -1,17 +1,13 @@
-import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { send, turns } from "./console.ts";
+import { useTestApp } from "../support/use-app.ts";
+import { send, turns, untilPiece } from "./console.ts";
 import { type OneOrigin, startOneOrigin } from "./one-origin.ts";
 
 // The service is well; what lies between is not.
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ model: "sim-100x30", env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
+const app = useTestApp({ model: "sim-100x30", env: { DRAIN_MS: "0" } });
 
 const WHOLE = Array.from({ length: 100 }, (_, index) => `piece ${index}`).join(" ");
 const LOST = "The connection was lost. The answer goes on here as soon as it is back.";
@@ -27,9 +23,7 @@ test("a connection that is cut amid an answer comes back by itself, and no word 
   const page = await browser.visit(network.url);
   const calls = app.simulated.callCount;
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   network.cut();
   await turns(page).getByText(LOST).waitFor();
   expect(await page.getByRole("alert").count()).toBe(0);
@@ -48,9 +42,7 @@ test("it reads on after the last event that it has, and not from the beginning",
     if (request.url().endsWith("/ResumeTurn")) bodies.push(request.postDataBuffer()?.subarray(5).toString() ?? "");
   });
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   network.cut();
   network.mend();
   await turns(page).locator(".facts").waitFor();
@@ -88,9 +80,7 @@ test("a connection that has gone silent is given up for a new one", async () => 
   await page.clock.install();
   await page.reload();
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   network.hold(true);
   const said = await turns(page).locator(".reply").textContent();
   await page.clock.fastForward(20_000);
@@ -114,9 +104,7 @@ test("attempts end after two minutes; the button follows the same turn again", a
   await page.reload();
   const calls = app.simulated.callCount;
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   network.cut();
   await turns(page).getByText(LOST).waitFor();
   for (let at = 0; at < 20; at++) {

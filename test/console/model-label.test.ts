@@ -1,23 +1,13 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { choose, say, turns } from "./console.ts";
 
-const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML });
-});
-afterAll(() => app.close());
+const YAML = JSON.stringify(singleTeams({ assistant: {}, ender: { model: "sim-terminate" } }));
 
-const YAML = `
-agents:
-  assistant: {}
-  ender: { model: sim-terminate }
-teams:
-  assistant: { kind: single, agent: assistant }
-  ender: { kind: single, agent: ender }
-`;
+const browser = useBrowser();
+const app = useTestApp({ yaml: YAML });
 
 test("a simulated model is labelled as such, before the first message and after", async () => {
   const page = await browser.visit(app.url);

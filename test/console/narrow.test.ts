@@ -1,24 +1,14 @@
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, hasFocus, messageField, say, send, sendButton, sessionButtons, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import { choose, hasFocus, messageField, say, send, sendButton, sessionButtons, turns, untilPiece } from "./console.ts";
+
+const YAML = JSON.stringify(singleTeams({ assistant: {}, narrator: { model: "sim-9999x20" } }));
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
-
-const YAML = `
-agents:
-  assistant: {}
-  narrator: { model: sim-9999x20 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  narrator: { kind: single, agent: narrator }
-`;
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 const visit = () => browser.visit(app.url, { viewport: { width: 360, height: 640 } });
 const menu = (page: Page) => page.getByRole("button", { name: "Sessions", exact: true });
@@ -103,9 +93,7 @@ test("all that can be done while an answer comes fits as well", async () => {
   const page = await visit();
   await choose(page, "narrator");
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await messageField(page).fill("next");
   for (const name of ["Interrupt", "Stop", "Send"]) {
     const box = await page.getByRole("button", { name }).boundingBox();

@@ -3,7 +3,7 @@ import { type SimulatedModel, startSimulatedModel } from "../../src/providers/si
 import { eventually, useBrowser } from "../support/browser.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { type ServiceProcess, startServiceProcess } from "../support/service-process.ts";
-import { messageField, send, sessionButtons, turns } from "./console.ts";
+import { messageField, send, sessionButtons, turns, untilPiece } from "./console.ts";
 
 // The service goes away and comes back; the page is not loaded again.
 
@@ -42,9 +42,7 @@ test("a service that dies amid an answer is waited for, and the answer goes on b
   const service = await startService();
   const page = await browser.visit(service.url);
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await service.kill();
   await turns(page).getByText(LOST).waitFor();
   await eventually(() => page.getByRole("status").textContent()).toBe(LOST);
@@ -74,9 +72,7 @@ test("a message that is sent while the service is not there is sent when it is b
   expect(await messageField(page).inputValue()).toBe("");
 
   await startService({ port: new URL(service.url).port });
-  await turns(page)
-    .getByText(/piece 99\b/)
-    .waitFor();
+  await untilPiece(turns(page), 99);
   expect(await turns(page).count()).toBe(1);
   // The list came back by itself, too.
   const names = sessionButtons(page).locator(".session-name");
@@ -111,9 +107,7 @@ test("a history that could not be read is read on request", async () => {
   await conversation.getByRole("alert").getByText(UNREACHABLE).waitFor();
   broken = false;
   await conversation.getByRole("button", { name: "Try again" }).click();
-  await turns(page)
-    .getByText(/piece 99\b/)
-    .waitFor();
+  await untilPiece(turns(page), 99);
   expect(await page.getByRole("alert").count()).toBe(0);
 });
 
@@ -121,9 +115,7 @@ test("a service that is told to stop amid an answer hands it over: the next one 
   const service = await startService();
   const page = await browser.visit(service.url);
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await service.stop();
   await startService({ port: new URL(service.url).port });
   await turns(page).locator(".facts").waitFor();

@@ -1,15 +1,11 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { callerOf } from "../app/clients.ts";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { conversation, say, sessionButtons, styleOf, turns } from "./console.ts";
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp();
-});
-afterAll(() => app.close());
+const app = useTestApp();
 
 const MARKUP = [
   '<img src="x" onerror="document.title=1">',

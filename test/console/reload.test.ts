@@ -1,30 +1,33 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { callerOf } from "../app/clients.ts";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import {
+  choose,
+  messageField,
+  say,
+  send,
+  sessionButtons,
+  sessionIdOf,
+  stopButton,
+  turns,
+  untilPiece,
+} from "./console.ts";
 
 // The page is loaded again, or closed and opened, while an answer comes.
 
-const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
+const YAML = JSON.stringify(
+  singleTeams({
+    assistant: {},
+    narrator: { model: "sim-9999x20" },
+    brief: { model: "sim-100x20" },
+    torrent: { model: "sim-4000x1" },
+  }),
+);
 
-const YAML = `
-agents:
-  assistant: {}
-  narrator: { model: sim-9999x20 }
-  brief: { model: sim-100x20 }
-  torrent: { model: sim-4000x1 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  narrator: { kind: single, agent: narrator }
-  brief: { kind: single, agent: brief }
-  torrent: { kind: single, agent: torrent }
-`;
+const browser = useBrowser();
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 const WHOLE = Array.from({ length: 100 }, (_, index) => `piece ${index}`).join(" ");
 
@@ -33,9 +36,7 @@ test("a page that is loaded again amid an answer goes on where it was, to the en
   await choose(page, "brief");
   const calls = app.simulated.callCount;
   await send(page, "a short story");
-  await turns(page)
-    .getByText(/piece 9\b/)
-    .waitFor();
+  await untilPiece(turns(page), 9);
   await page.reload();
   // It is amid the answer: what was said is there again, and the end is not.
   await turns(page)
@@ -54,15 +55,11 @@ test("after a reload once it has ended, the turn comes from the history, once", 
   const page = await browser.visit(app.url);
   await choose(page, "brief");
   await send(page, "a short story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await page.goto("about:blank");
   await eventually(() => app.simulated.calls.at(-1)?.state).toBe("answered");
   await page.goBack();
-  await turns(page)
-    .getByText(/piece 99\b/)
-    .waitFor();
+  await untilPiece(turns(page), 99);
   await eventually(() => stopButton(page).count()).toBe(0);
   expect(await turns(page).count()).toBe(1);
   // Nothing is remembered of what has ended.
@@ -73,18 +70,13 @@ test("a page that is closed loses nothing: its turn goes on, and is there when t
   const page = await browser.visit(app.url);
   await choose(page, "narrator");
   await send(page, "tell me everything");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   const address = page.url();
   const call = app.simulated.calls.at(-1);
   const again = await page.context().newPage();
   await page.close();
   await again.goto(address);
-  await turns(again)
-    .locator(".reply-open")
-    .getByText(/piece 60\b/)
-    .waitFor();
+  await untilPiece(turns(again).locator(".reply-open"), 60);
   expect(call?.state).toBe("open");
   await stopButton(again).click();
   await turns(again).locator(".end").getByText("Stopped.").waitFor();
@@ -96,9 +88,7 @@ test("a message that waits is sent again after a reload, and answered once", asy
   const page = await browser.visit(app.url);
   await choose(page, "narrator");
   await send(page, "tell me everything");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await choose(page, "assistant");
   await send(page, "and then?");
   await turns(page).getByText("Waiting: 1 turn ahead").waitFor();
@@ -118,17 +108,12 @@ test("a session that is opened from the list amid its answer shows it", async ()
   const page = await browser.visit(app.url);
   await choose(page, "narrator");
   await send(page, "tell me everything");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await page.goto(app.url);
   await page.reload();
   await page.getByText("Say something.").waitFor();
   await sessionButtons(page).first().click();
-  await turns(page)
-    .locator(".reply-open")
-    .getByText(/piece 30\b/)
-    .waitFor();
+  await untilPiece(turns(page).locator(".reply-open"), 30);
   await stopButton(page).click();
   await turns(page).locator(".end").waitFor();
 });
@@ -184,15 +169,9 @@ test("a long answer is there again soon, and the page can be used meanwhile", as
   await send(page, "tell me everything at once");
   await turns(page).locator(".facts").waitFor();
   await send(page, "and again");
-  await turns(page)
-    .last()
-    .getByText(/piece 2000\b/)
-    .waitFor();
+  await untilPiece(turns(page).last(), 2000);
   await page.reload();
-  await turns(page)
-    .last()
-    .getByText(/piece 3000\b/)
-    .waitFor();
+  await untilPiece(turns(page).last(), 3000);
   await stopButton(page).click();
   await turns(page).last().locator(".end").waitFor();
 });

@@ -1,9 +1,10 @@
+import type { Page } from "playwright-core";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { useBrowser } from "../support/browser.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { type ServiceProcess, startServiceProcess } from "../support/service-process.ts";
-import { messageField, send, stopButton, turns } from "./console.ts";
+import { messageField, send, stopButton, turns, untilPiece } from "./console.ts";
 import { type OneOrigin, startOneOrigin } from "./one-origin.ts";
 
 // Two replicas on one Redis, behind one origin.
@@ -38,14 +39,18 @@ async function startReplicas(): Promise<{ origin: OneOrigin; first: ServiceProce
   return { origin, first, second };
 }
 
-test("a replica that is killed amid an answer: another goes on with it, and the page shows every word once", async () => {
+/** A page amid the first replica's answer; what it asks from now on leads to the second. */
+async function amidStory(): Promise<{ page: Page; first: ServiceProcess }> {
   const { origin, first, second } = await startReplicas();
   const page = await browser.visit(origin.url);
   await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 9\b/)
-    .waitFor();
+  await untilPiece(turns(page), 9);
   origin.leadTo(second.url);
+  return { page, first };
+}
+
+test("a replica that is killed amid an answer: another goes on with it, and the page shows every word once", async () => {
+  const { page, first } = await amidStory();
   await first.kill();
   await turns(page).locator(".facts").waitFor();
   // The cut step ran again, and its text took the place of what had been said.
@@ -56,13 +61,7 @@ test("a replica that is killed amid an answer: another goes on with it, and the 
 });
 
 test("a replica that leaves says where to read on: no word is lost, and the turn is not begun anew", async () => {
-  const { origin, first, second } = await startReplicas();
-  const page = await browser.visit(origin.url);
-  await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 9\b/)
-    .waitFor();
-  origin.leadTo(second.url);
+  const { page, first } = await amidStory();
   await first.stop();
   await turns(page).locator(".facts").waitFor();
   expect((await turns(page).locator(".reply .text").textContent())?.trim()).toBe(WHOLE);
@@ -71,17 +70,9 @@ test("a replica that leaves says where to read on: no word is lost, and the turn
 });
 
 test("what one replica runs is stopped by way of another", async () => {
-  const { origin, second } = await startReplicas();
-  const page = await browser.visit(origin.url);
-  await send(page, "a story");
-  await turns(page)
-    .getByText(/piece 9\b/)
-    .waitFor();
-  origin.leadTo(second.url);
+  const { page } = await amidStory();
   await page.reload();
-  await turns(page)
-    .getByText(/piece 9\b/)
-    .waitFor();
+  await untilPiece(turns(page), 9);
   await stopButton(page).click();
   await turns(page).locator(".end").getByText("Stopped.").waitFor();
   expect(await turns(page).locator(".reply").textContent()).not.toContain("piece 99");

@@ -4,18 +4,14 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Response as PageResponse } from "playwright-core";
-import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { createConsoleFiles } from "../../src/rpc/console-files.ts";
 import { useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { say } from "./console.ts";
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp();
-});
-afterAll(() => app.close());
+const app = useTestApp();
 
 const POLICY = [
   "default-src 'none'",

@@ -1,26 +1,27 @@
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { actAs, choose, messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import {
+  actAs,
+  choose,
+  messageField,
+  say,
+  send,
+  sessionButtons,
+  sessionIdOf,
+  stopButton,
+  turns,
+  untilPiece,
+} from "./console.ts";
+
+const YAML = JSON.stringify(singleTeams({ assistant: {}, narrator: { model: "sim-9999x5" } }));
 
 const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
-
-const YAML = `
-agents:
-  assistant: {}
-  narrator: { model: sim-9999x5 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  narrator: { kind: single, agent: narrator }
-`;
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 /** Sessions belong to a user: each test has its own. */
 let users = 0;
@@ -94,9 +95,7 @@ test("a session that is deleted while it answers ends its turn and does not come
   const { page } = await visitAsNewUser();
   await choose(page, "narrator");
   await send(page, "a long story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   const call = app.simulated.calls.at(-1);
   const sessionId = sessionIdOf(page);
   await page.getByRole("button", { name: "Delete a long story" }).click();
@@ -112,15 +111,11 @@ test("a turn goes on while another session is looked at", async () => {
   const { page } = await visitAsNewUser();
   await choose(page, "narrator");
   await send(page, "a long story");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await page.getByRole("button", { name: "New session" }).click();
   await say(page, "meanwhile");
   await sessionButtons(page).getByText("a long story").click();
-  await turns(page)
-    .getByText(/piece 60\b/)
-    .waitFor();
+  await untilPiece(turns(page), 60);
   expect(await stopButton(page).isVisible()).toBe(true);
   await stopButton(page).click();
   await turns(page).locator(".end").waitFor();
@@ -133,17 +128,13 @@ test("more answers than a browser has connections: all go on, and each can be lo
     await page.getByRole("button", { name: "New session" }).click();
     await choose(page, "narrator");
     await send(page, `story ${at}`);
-    await turns(page)
-      .getByText(/piece 3\b/)
-      .waitFor();
+    await untilPiece(turns(page), 3);
   }
   await eventually(() => sessionButtons(page).count()).toBe(7);
   for (const at of [1, 7]) {
     await sessionButtons(page).getByText(`story ${at}`).click();
     await turns(page).locator(".question").getByText(`story ${at}`).waitFor();
-    await turns(page)
-      .getByText(/piece 30\b/)
-      .waitFor();
+    await untilPiece(turns(page), 30);
     await stopButton(page).click();
     await turns(page).locator(".end").getByText("Stopped.").waitFor();
   }

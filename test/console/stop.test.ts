@@ -7,7 +7,7 @@ import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { callerOf } from "../app/clients.ts";
 import { eventually, useBrowser } from "../support/browser.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { hasFocus, messageField, send, sendButton, sessionIdOf, stopButton, turns } from "./console.ts";
+import { hasFocus, messageField, send, sendButton, sessionIdOf, stopButton, turns, untilPiece } from "./console.ts";
 
 const browser = useBrowser();
 let app: TestApp;
@@ -54,25 +54,16 @@ test.each(waysToStop)("stopped with $how, the turn ends and what was said stays"
 test("after a stop and a reload the partial text is there, and the session goes on", async () => {
   const page = await browser.visit(app.url);
   await send(page, "tell me everything");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await stopButton(page).click();
   await turns(page).locator(".end").waitFor();
   const call = app.simulated.calls.at(-1);
   await eventually(() => call?.state).toBe("closed_by_client");
   await page.reload();
-  await turns(page)
-    .locator(".reply")
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page).locator(".reply"), 3);
 
   await send(page, "go on");
-  await turns(page)
-    .last()
-    .locator(".reply")
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page).last().locator(".reply"), 3);
   expect(app.simulated.calls.at(-1)?.messages.map(({ content }) => content)).toContain("tell me everything");
   await stopButton(page).click();
   await turns(page).last().locator(".end").waitFor();
@@ -81,14 +72,10 @@ test("after a stop and a reload the partial text is there, and the session goes 
 test("what was loaded again is stopped as well", async () => {
   const page = await browser.visit(app.url);
   await send(page, "tell me everything");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   const call = app.simulated.calls.at(-1);
   await page.reload();
-  await turns(page)
-    .getByText(/piece 30\b/)
-    .waitFor();
+  await untilPiece(turns(page), 30);
   await stopButton(page).click();
   await turns(page).locator(".end").getByText("Stopped.").waitFor();
   await eventually(() => call?.state).toBe("closed_by_client");
@@ -100,9 +87,7 @@ test("a stop is asked for again when its answer is lost", async () => {
   let asked = 0;
   await page.route("**/CancelTurn", (route) => (++asked < 3 ? route.abort() : route.continue()));
   await send(page, "tell me everything");
-  await turns(page)
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(page), 3);
   await stopButton(page).click();
   await page.getByText("Stopping …").waitFor();
   await turns(page).locator(".end").getByText("Stopped.").waitFor();

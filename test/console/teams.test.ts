@@ -1,14 +1,7 @@
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { choose, conversation, say, send, stopButton, turns } from "./console.ts";
-
-const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
 
 const YAML = `
 agents:
@@ -23,6 +16,9 @@ teams:
   review: { kind: round_robin, agents: [writer, critic] }
   forgetful: { kind: single, agent: forgetful, max_rounds: 2 }
 `;
+
+const browser = useBrowser();
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 test("a tool call is a line, and what it was given and said is folded away until it is asked for", async () => {
   const page = await browser.visit(app.url);

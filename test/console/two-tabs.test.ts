@@ -1,30 +1,33 @@
 import type { Page } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { eventually, useBrowser } from "../support/browser.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
-import { choose, messageField, say, send, sessionButtons, sessionIdOf, stopButton, turns } from "./console.ts";
+import { singleTeams } from "../support/single-teams.ts";
+import { useTestApp } from "../support/use-app.ts";
+import {
+  choose,
+  messageField,
+  say,
+  send,
+  sessionButtons,
+  sessionIdOf,
+  stopButton,
+  turns,
+  untilPiece,
+} from "./console.ts";
 
 // Two tabs of one browser on one session.
 
-const browser = useBrowser();
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
-});
-afterAll(() => app.close());
+const YAML = JSON.stringify(
+  singleTeams({
+    assistant: {},
+    narrator: { model: "sim-9999x20" },
+    brief: { model: "sim-100x20" },
+    broken: { model: "sim-500" },
+  }),
+);
 
-const YAML = `
-agents:
-  assistant: {}
-  narrator: { model: sim-9999x20 }
-  brief: { model: sim-100x20 }
-  broken: { model: sim-500 }
-teams:
-  assistant: { kind: single, agent: assistant }
-  narrator: { kind: single, agent: narrator }
-  brief: { kind: single, agent: brief }
-  broken: { kind: single, agent: broken }
-`;
+const browser = useBrowser();
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
 
 async function twoTabs(): Promise<{ first: Page; second: Page }> {
   const first = await browser.visit(app.url);
@@ -39,11 +42,7 @@ test("a turn that is begun in one tab streams in the other, and is the same in b
   const calls = app.simulated.callCount;
   await send(first, "a short story");
   await turns(second).last().locator(".question").getByText("a short story").waitFor();
-  await turns(second)
-    .last()
-    .locator(".reply-open")
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(second).last().locator(".reply-open"), 3);
   expect(await stopButton(second).isVisible()).toBe(true);
 
   const texts = (page: Page) => turns(page).locator(".question, .reply, .facts").allTextContents();
@@ -58,10 +57,7 @@ test("a tab stops what the other began, and sends into the same queue", async ()
   const { first, second } = await twoTabs();
   await choose(first, "narrator");
   await send(first, "tell me everything");
-  await turns(second)
-    .last()
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(second).last(), 3);
   await send(second, "and then?");
   await turns(second).last().getByText("Waiting: 1 turn ahead").waitFor();
   await turns(first).last().getByText("Waiting: 1 turn ahead").waitFor();
@@ -81,10 +77,7 @@ test("a message that waits is taken back in the other tab", async () => {
   const { first, second } = await twoTabs();
   await choose(first, "narrator");
   await send(first, "tell me everything");
-  await turns(first)
-    .last()
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(first).last(), 3);
   await send(first, "on second thoughts");
   await turns(second).last().getByText("Waiting: 1 turn ahead").waitFor();
   const calls = app.simulated.callCount;
@@ -102,10 +95,7 @@ test("a tab that is closed leaves its waiting message to the other", async () =>
   const { first, second } = await twoTabs();
   await choose(first, "narrator");
   await send(first, "tell me everything");
-  await turns(first)
-    .last()
-    .getByText(/piece 3\b/)
-    .waitFor();
+  await untilPiece(turns(first).last(), 3);
   await choose(first, "assistant");
   await send(first, "and then?");
   await turns(second).last().getByText("Waiting: 1 turn ahead").waitFor();

@@ -1,19 +1,15 @@
 import { Code, createClient } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { errorOf, sendRaw } from "./raw-call.ts";
 import { expectRefusal, LEAKS } from "./refusals.ts";
 import { wires } from "./wires.ts";
 
 // Reads can be sent as GET, so that browsers and caches treat them as such.
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp();
-});
-afterAll(() => app.close());
+const app = useTestApp();
 
 const connectWires = wires.filter(({ protocol }) => protocol === "connect");
 

@@ -1,14 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { describe, expect, test } from "vitest";
+import { startTestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { sendRaw } from "./raw-call.ts";
 
 const LISTED = "https://app.example.com";
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp({ env: { CORS_ORIGINS: `${LISTED}, https://other.example.com` } });
-});
-afterAll(() => app.close());
+const app = useTestApp({ env: { CORS_ORIGINS: `${LISTED}, https://other.example.com` } });
 
 const path = "/parley.chat.v1.SessionService/CreateSession";
 const body = new TextEncoder().encode('{"userId":"u1"}');

@@ -1,18 +1,15 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import * as v1 from "../../gen/grpc/reflection/v1/reflection_pb.js";
 import * as v1alpha from "../../gen/grpc/reflection/v1alpha/reflection_pb.js";
 import { grpcurl } from "../support/grpcurl.ts";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { startTestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { type Wire, wires } from "./wires.ts";
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp();
-});
-afterAll(() => app.close());
+const app = useTestApp();
 
 const SERVICES = [
   "grpc.health.v1.Health",

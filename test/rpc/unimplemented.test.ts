@@ -1,21 +1,17 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { Code, type ConnectError, createClient, type Transport } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
-import { startTestApp, type TestApp } from "../support/parley-app.ts";
+import { useTestApp } from "../support/use-app.ts";
 import { drained, expectRefusal, refusalOf } from "./refusals.ts";
 import { wires } from "./wires.ts";
 
 // RPCs of later releases say so; all others are there. Whoever builds one of these takes it off the list.
 const LATER = ["PreviewChat"];
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await startTestApp();
-});
-afterAll(() => app.close());
+const app = useTestApp();
 
 describe.each(wires)("on $name", (wire) => {
   test.each([...ChatService.methods, ...SessionService.methods])("$name", async (method) => {
