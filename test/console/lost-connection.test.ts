@@ -116,6 +116,8 @@ test("attempts end after two minutes; the button follows the same turn again", a
   expect(await turns(page).locator(".reply").textContent()).toContain("piece 3");
   network.mend();
   await turns(page).getByRole("button", { name: "Try again" }).click();
+  // What it took has stood there since the attempts ended.
+  await untilPiece(turns(page), 99);
   await turns(page).locator(".facts").waitFor();
   expect((await turns(page).locator(".reply .text").textContent())?.trim()).toBe(WHOLE);
   expect(await alert.count()).toBe(0);
