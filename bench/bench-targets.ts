@@ -13,11 +13,18 @@ export interface Target extends BenchProcess {
   readonly baseUrl: string;
 }
 
+/** What clients have had to do with a Redis so far, less what these questions cost. */
+export interface RedisTraffic {
+  /** Sent to it and got from it. */
+  readonly bytes: number;
+  /** Scripts that it ran: all that a turn asks of it. */
+  readonly roundTrips: number;
+}
+
 /** A redis-server of the bench's own: append-only file on, as REDIS_DURABILITY=local wants it. */
 export interface BenchRedis extends BenchProcess {
   readonly url: string;
-  /** Bytes that clients sent to it and got from it so far, less what this question moved. */
-  bytesMoved(): Promise<number>;
+  traffic(): Promise<RedisTraffic>;
 }
 
 /** A directory for logs, the configuration and Redis' files; the system clears it away. */
@@ -38,12 +45,15 @@ export async function startRedis(directory: string): Promise<BenchRedis> {
   return {
     pid: server.pid,
     url: `redis://127.0.0.1:${port}`,
-    async bytesMoved() {
-      const info = await redis.info("stats");
-      const moved = infoField(info, "total_net_input_bytes") + infoField(info, "total_net_output_bytes");
-      const answer = moved - own;
-      own += info.length + INFO_REQUEST_BYTES;
-      return answer;
+    async traffic() {
+      const stats = await redis.info("stats");
+      const bytes = infoField(stats, "total_net_input_bytes") + infoField(stats, "total_net_output_bytes") - own;
+      const commands = await redis.info("commandstats");
+      own += stats.length + commands.length + INFO_REQUEST_BYTES;
+      const calls = [/^cmdstat_evalsha:calls=(\d+)/m, /^cmdstat_eval:calls=(\d+)/m].map(
+        (line) => line.exec(commands)?.[1],
+      );
+      return { bytes, roundTrips: calls.reduce((sum, count) => sum + Number(count ?? 0), 0) };
     },
     async stop() {
       redis.disconnect();
@@ -52,8 +62,8 @@ export async function startRedis(directory: string): Promise<BenchRedis> {
   };
 }
 
-/** `*2\r\n$4\r\ninfo\r\n$5\r\nstats\r\n` */
-const INFO_REQUEST_BYTES = 25;
+/** `*2\r\n$4\r\ninfo\r\n$5\r\nstats\r\n`, and the same of `commandstats`. */
+const INFO_REQUEST_BYTES = 25 + 33;
 
 function infoField(info: string, name: string): number {
   const line = new RegExp(`^${name}:(\\d+)`, "m").exec(info);
@@ -68,20 +78,31 @@ export async function startBare(modelUrl: string): Promise<Target> {
 
 export interface ParleyOptions {
   readonly directory: string;
+  /** Several may run: each has a log file of this name. Default: `parley`. */
+  readonly logName?: string;
   readonly redisUrl: string;
   readonly modelUrl: string;
   /** Flags for Node, as --cpu-prof. */
   readonly nodeFlags?: readonly string[];
 }
 
-/** The production entry as it is deployed: logs at level info into a file, metrics and traces on; only the rate limit is raised. */
-export async function startParley({ directory, redisUrl, modelUrl, nodeFlags = [] }: ParleyOptions): Promise<Target> {
+/**
+ * The production entry as it is deployed: logs at level info into a file, metrics on, traces sampled; only the rate limit is
+ * raised.
+ */
+export async function startParley({
+  directory,
+  logName = "parley",
+  redisUrl,
+  modelUrl,
+  nodeFlags = [],
+}: ParleyOptions): Promise<Target> {
   const [port, opsPort] = [await freePort(), await freePort()];
   const configFile = join(directory, "parley.yaml");
   writeFileSync(configFile, parleyYaml());
   const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url));
   const server = await startProgram(process.execPath, [...nodeFlags, entry], {
-    outputFile: join(directory, "parley.log"),
+    outputFile: join(directory, `${logName}.log`),
     env: {
       ...process.env,
       PORT: String(port),
@@ -95,6 +116,9 @@ export async function startParley({ directory, redisUrl, modelUrl, nodeFlags = [
       DRAIN_MS: "1000",
       LOG_LEVEL: "info",
       OTLP_ENDPOINT: modelUrl.replace(/\/v1$/, ""),
+      // One turn of twenty, as a service of this rate would be traced (DESIGN §8: "sample traces").
+      OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
+      OTEL_TRACES_SAMPLER_ARG: "0.05",
     },
     isReady: async () => (await fetch(`http://127.0.0.1:${opsPort}/readyz`)).ok,
   });

@@ -14,6 +14,8 @@ export type LoadCommand =
       readonly durationMs: number;
       /** None: the server keeps no sessions. */
       readonly sessionIds: readonly string[];
+      /** Readers at another replica, who follow each turn from its first event; default: none. */
+      readonly readers?: { readonly baseUrl: string; readonly perTurn: number };
     }
   /** Runs this many streams one after another, going round the sessions. */
   | {
@@ -29,6 +31,8 @@ export type LoadCommand =
       readonly streams: number;
       readonly sessionIds: readonly string[];
     }
+  /** Follows the turns of the streams that were opened last, at another replica, one after another; stays as they do. */
+  | { readonly kind: "follow"; readonly baseUrl: string; readonly turns: number }
   /** Waits for the end of all streams that are open. */
   | { readonly kind: "drain" };
 
@@ -42,6 +46,10 @@ export interface LoadResult {
   readonly turns: number;
   /** Time from each call to its first text, in milliseconds, ascending; unary calls have none. */
   readonly firstTextMs: readonly number[];
+  /** Time from each call to its first event, in milliseconds, ascending; unary calls have none. */
+  readonly firstEventMs: readonly number[];
+  /** Events that came by streams: to the readers elsewhere where there are any, else to who began the turns. */
+  readonly events: number;
 }
 
 /** A command went wrong; the sentence says how. */

@@ -1,12 +1,20 @@
 import { parseArgs } from "node:util";
-import { makeWorkDirectory, startBare, startParley, startRedis, type Target } from "./bench-targets.ts";
+import {
+  makeWorkDirectory,
+  type RedisTraffic,
+  startBare,
+  startParley,
+  startRedis,
+  type Target,
+} from "./bench-targets.ts";
 import {
   LOADS,
   type LoadKind,
   type LoadMeasurement,
   measureIdleStreams,
   measureLoad,
-  measureRedisBytes,
+  measureReaders,
+  measureRedisTraffic,
   order,
 } from "./measurements.ts";
 import { type BenchProcess, forkServer, openFilesLimit } from "./processes.ts";
@@ -35,6 +43,9 @@ const oldSessionMessages = flags.quick ? 1_000 : 5_000;
 
 /** Sessions that the clients go round: four for each of the 64, so that none is asked twice at once. */
 const LOAD_SESSIONS = 256;
+
+/** Readers of each turn on another replica. */
+const READERS = [1, 10] as const;
 
 const started: BenchProcess[] = [];
 
@@ -91,14 +102,23 @@ async function measureAll(): Promise<Measured> {
     say(round === 0 ? "warm" : `round ${round} of ${rounds} done`);
   }
 
-  const redisBytes = new Map<number, number>();
+  const redisTraffic = new Map<number, RedisTraffic>();
   for (const messages of [WINDOW_MESSAGES, oldSessionMessages]) {
-    say(`bytes of a turn on sessions of ${messages} messages`);
-    redisBytes.set(messages, await measureRedisBytes(client, parley, { redis, messages }));
+    say(`traffic of a turn on sessions of ${messages} messages`);
+    redisTraffic.set(messages, await measureRedisTraffic(client, parley, { redis, messages }));
   }
   const callsBefore = await modelCalls(modelUrl);
   const { turns } = await order(client, { kind: "turns", baseUrl: parley.baseUrl, sessionIds, turns: 100 });
   const callsPerMessage = ((await modelCalls(modelUrl)) - callsBefore) / turns;
+
+  say("readers on another replica");
+  const elsewhere = await start(startParley({ ...parleyOptions, logName: "elsewhere" }));
+  const readers = await measureReaders(
+    client,
+    { owner: parley, elsewhere },
+    { sessionIds, durationMs, counts: READERS, release: () => releaseHeld(modelUrl) },
+  );
+  await stop(elsewhere);
 
   say(`filling ${mostStreams} sessions for idle streams`);
   const idleSessionIds = await fill(mostStreams);
@@ -117,7 +137,7 @@ async function measureAll(): Promise<Measured> {
     });
     await stop(target);
   }
-  return { rounds, durationMs, loads, redisBytes, callsPerMessage, idleBytes };
+  return { rounds, durationMs, loads, redisTraffic, readers, callsPerMessage, idleBytes };
 }
 
 function emptyLoads(): Measured["loads"] {

@@ -1,5 +1,5 @@
 import type { ChildProcess } from "node:child_process";
-import type { BenchRedis, Target } from "./bench-targets.ts";
+import type { BenchRedis, RedisTraffic, Target } from "./bench-targets.ts";
 import type { LoadCommand, LoadFailure, LoadResult } from "./load-commands.ts";
 import { cpuTimeMs, residentBytes } from "./processes.ts";
 import { median, percentile } from "./statistics.ts";
@@ -117,19 +117,70 @@ async function settled(pid: number): Promise<void> {
   }
 }
 
-const TURNS_FOR_BYTES = 100;
+const TURNS_FOR_TRAFFIC = 100;
 
-/** Bytes that a turn moves to Redis and back, on sessions of about so many messages. */
-export async function measureRedisBytes(
+/** What a turn asks of Redis, on sessions of about so many messages. */
+export async function measureRedisTraffic(
   client: ChildProcess,
   target: Target,
   { redis, messages }: { redis: BenchRedis; messages: number },
-): Promise<number> {
+): Promise<RedisTraffic> {
   const { baseUrl } = target;
   // Young sessions get one turn each, so that they stay young; to the oldest a few turns more are nothing.
-  const sessions = messages > 10 * TURNS_FOR_BYTES ? 1 : TURNS_FOR_BYTES;
+  const sessions = messages > 10 * TURNS_FOR_TRAFFIC ? 1 : TURNS_FOR_TRAFFIC;
   const { sessionIds } = await order(client, { kind: "fill", baseUrl, sessions, turns: messages / 2 });
-  const before = await redis.bytesMoved();
-  await order(client, { kind: "turns", baseUrl, sessionIds, turns: TURNS_FOR_BYTES });
-  return ((await redis.bytesMoved()) - before) / TURNS_FOR_BYTES;
+  const before = await redis.traffic();
+  await order(client, { kind: "turns", baseUrl, sessionIds, turns: TURNS_FOR_TRAFFIC });
+  const after = await redis.traffic();
+  return {
+    bytes: (after.bytes - before.bytes) / TURNS_FOR_TRAFFIC,
+    roundTrips: (after.roundTrips - before.roundTrips) / TURNS_FOR_TRAFFIC,
+  };
+}
+
+/** What readers of turns of another replica get, beside what the turns' own callers get. */
+export interface ReadersMeasurement {
+  /** Median time to a resumed turn's first event, of the median time to a new turn's first event; both on an idle machine. */
+  readonly resumeLatency: number;
+  /** Events per second that reach readers elsewhere, of those that callers get where nobody else reads; by readers per turn. */
+  readonly events: ReadonlyMap<number, number>;
+}
+
+const RESUMED_TURNS = 100;
+
+/** @param release Ends the model's replies that are held. */
+export async function measureReaders(
+  client: ChildProcess,
+  { owner, elsewhere }: { owner: Target; elsewhere: Target },
+  {
+    sessionIds,
+    durationMs,
+    counts,
+    release,
+  }: { sessionIds: readonly string[]; durationMs: number; counts: readonly number[]; release: () => Promise<void> },
+): Promise<ReadersMeasurement> {
+  const begun = await order(client, { kind: "turns", baseUrl: owner.baseUrl, sessionIds, turns: RESUMED_TURNS });
+  await order(client, { kind: "open", baseUrl: owner.baseUrl, streams: RESUMED_TURNS, sessionIds });
+  const resumed = await order(client, { kind: "follow", baseUrl: elsewhere.baseUrl, turns: RESUMED_TURNS });
+  await release();
+  await order(client, { kind: "drain" });
+
+  const load = async (perTurn: number): Promise<number> => {
+    const result = await order(client, {
+      kind: "load",
+      baseUrl: owner.baseUrl,
+      ...LOADS.burst,
+      clients: CLIENTS,
+      durationMs,
+      sessionIds,
+      ...(perTurn === 0 ? {} : { readers: { baseUrl: elsewhere.baseUrl, perTurn } }),
+    });
+    return result.events;
+  };
+  const events = new Map<number, number>();
+  for (const count of counts) {
+    const own = await load(0);
+    events.set(count, (await load(count)) / own);
+  }
+  return { resumeLatency: percentile(resumed.firstEventMs, 0.5) / percentile(begun.firstEventMs, 0.5), events };
 }

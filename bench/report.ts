@@ -1,12 +1,14 @@
-import { type LoadKind, type LoadMeasurement, ratiosOf } from "./measurements.ts";
+import type { RedisTraffic } from "./bench-targets.ts";
+import { type LoadKind, type LoadMeasurement, type ReadersMeasurement, ratiosOf } from "./measurements.ts";
 
 /** All that a run measured. */
 export interface Measured {
   readonly rounds: number;
   readonly durationMs: number;
   readonly loads: Record<LoadKind, { bare: LoadMeasurement[]; parley: LoadMeasurement[] }>;
-  /** Bytes of a turn to Redis and back, by the session's messages. */
-  readonly redisBytes: ReadonlyMap<number, number>;
+  /** What a turn asks of Redis, by the session's messages. */
+  readonly redisTraffic: ReadonlyMap<number, RedisTraffic>;
+  readonly readers: ReadersMeasurement;
   readonly callsPerMessage: number;
   /** Resident bytes of an idle stream, by the number of streams. */
   readonly idleBytes: Record<"bare" | "parley", ReadonlyMap<number, number>>;
@@ -20,7 +22,7 @@ interface Row {
 
 /** The table in Markdown, with the marks of the first release (DESIGN §8). */
 export function renderReport(measured: Measured): string {
-  const rows = [...loadRows(measured), ...idleRows(measured), ...redisRows(measured)];
+  const rows = [...loadRows(measured), ...readersRows(measured), ...idleRows(measured), ...redisRows(measured)];
   return [
     `${measured.rounds} rounds of ${measured.durationMs / 1_000} s, 64 clients; Parley ÷ bare is the median of the rounds' ratios (lowest to highest).`,
     "",
@@ -79,16 +81,33 @@ function idleRows({ idleBytes }: Measured): Row[] {
   });
 }
 
-function redisRows({ redisBytes, callsPerMessage }: Measured): Row[] {
-  const [young = Number.NaN] = redisBytes.values();
-  const rows = [...redisBytes].map(([messages, bytes]): Row => {
-    const figure = `Redis bytes per turn at ${messages.toLocaleString("en")} messages`;
+function readersRows({ readers }: Measured): Row[] {
+  const rows = [...readers.events].map(([count, share]): Row => {
+    const figure = `events/s to ${count} ${count === 1 ? "reader" : "readers"} of each turn on another replica ÷ to its own caller alone`;
+    return { figure, value: share.toFixed(2) };
+  });
+  return [
+    {
+      figure: "resume of a running turn on another replica ÷ begin of a turn, time to the first event, median",
+      value: readers.resumeLatency.toFixed(2),
+    },
+    ...rows,
+  ];
+}
+
+function redisRows({ redisTraffic, callsPerMessage }: Measured): Row[] {
+  const [young = Number.NaN] = [...redisTraffic.values()].map(({ bytes }) => bytes);
+  const rows = [...redisTraffic].flatMap(([messages, { bytes, roundTrips }]): Row[] => {
+    const at = `at ${messages.toLocaleString("en")} messages`;
     const isFlat = bytes <= young * FLAT;
-    return {
-      figure,
-      value: `${kilobytes(bytes)}`,
-      ...(bytes === young ? {} : { mark: { text: "no more than young", isMet: isFlat } }),
-    };
+    return [
+      {
+        figure: `Redis bytes per turn ${at}`,
+        value: `${kilobytes(bytes)}`,
+        ...(bytes === young ? {} : { mark: { text: "no more than young", isMet: isFlat } }),
+      },
+      { figure: `Redis round trips per turn ${at}`, value: roundTrips.toFixed(1) },
+    ];
   });
   const isOnce = callsPerMessage === 1;
   return [

@@ -59,6 +59,7 @@ export async function startApp({
     const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
     const { store, rateLimiter } = connect({ config, logger });
     lifecycle.onClose("store", () => store.close());
+    await refuseUnfit(store);
     metrics.collectActiveSessions(() => store.countActiveSessions());
 
     const transport = createUndiciTransport();
@@ -109,7 +110,7 @@ export async function startApp({
     });
     const sessions = createSessionHandlers({ store, version });
     const model = config.teams.get(config.defaultTeam)?.agents[0].model ?? "";
-    const handler = createRpcHandler({
+    const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
       interceptors: createInterceptors({ logger, metrics }),
       onRefused: observeRefused({ logger, metrics }),
@@ -143,7 +144,7 @@ export async function startApp({
     });
     lifecycle.onClose("ops server", () => ops.close());
     const { host, port, maxStreamsPerConnection, drainMs } = config;
-    const server = await startHttpServer({ host, port, handler, maxStreamsPerConnection });
+    const server = await startHttpServer({ host, port, ...rpc, maxStreamsPerConnection });
     // Last in, first out: readiness goes off, turns end while their readers are still connected, then the port closes.
     const closeServer = (): Promise<void> => {
       health.end();
@@ -204,12 +205,21 @@ function logFailedChecks(readiness: ReadinessMonitor, logger: Logger): void {
   });
 }
 
+/** Rejects with why a store must not be used, where it says so. One that does not answer is waited for: see readiness. */
+async function refuseUnfit(store: { ping(): Promise<void> }): Promise<void> {
+  await store.ping().catch((error: unknown) => {
+    if (!doesNotAnswer(error)) throw error;
+  });
+}
+
 /** A store's failure as /readyz may show it. */
 function sayWhy(error: unknown): never {
-  const unavailable = error instanceof Error && error.message === "STORE_UNAVAILABLE";
-  if (unavailable || !(error instanceof Error))
-    throw new NotReady("the session store does not answer", { cause: error });
-  throw new NotReady(error.message, { cause: error });
+  const reason = error instanceof Error && !doesNotAnswer(error) ? error.message : "the session store does not answer";
+  throw new NotReady(reason, { cause: error });
+}
+
+function doesNotAnswer(error: unknown): boolean {
+  return error instanceof Failure && error.reason === "STORE_UNAVAILABLE";
 }
 
 function noModel(error: unknown): never {

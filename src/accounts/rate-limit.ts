@@ -1,6 +1,11 @@
 import { RateLimiterMemory, RateLimiterRedis } from "rate-limiter-flexible";
 import { Failure } from "../failure.ts";
-import { failureOfRedisError, type RedisConnection } from "../store/redis-connection.ts";
+import {
+  failureOfRedisError,
+  type RedisConnection,
+  type RedisScript,
+  type RunScript,
+} from "../store/redis-connection.ts";
 import { accountKeys } from "../store/redis-keys.ts";
 
 /** Limits how often each user of each tenant may ask for a turn. */
@@ -31,8 +36,15 @@ export function createRedisRateLimiter({
   connection,
   ...rate
 }: RateLimit & { connection: RedisConnection }): RateLimiter {
+  let run: RunScript | undefined;
   const limiter = new RateLimiterRedis({
-    storeClient: connection.client,
+    // All that the library needs of a client to consume: its one script.
+    storeClient: {
+      defineCommand: (name: string, script: RedisScript) => {
+        run = connection.script(name, script);
+      },
+      rlflxIncr: (args: string[]) => run?.(args),
+    },
     points: rate.limit,
     duration: rate.windowSeconds,
     keyPrefix: "",

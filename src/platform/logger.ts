@@ -59,12 +59,18 @@ function isNoFile(error: Error): boolean {
   return code === "EINVAL" || code === "ENOTSUP" || code === "EROFS";
 }
 
-/** Lines are gathered up to this size, or this long, before they are written: a write each costs more than the line. */
-const BUFFER = { minLength: 4_096, periodicFlush: 200 } as const;
+/**
+ * Lines are gathered up to this size, or this long in milliseconds, before they are written: a write costs more than a
+ * line. As buffers: of strings the stream measures all that it holds with each line.
+ */
+const BUFFER = { contentMode: "buffer", minLength: 32_768, maxWrite: 65_536, periodicFlush: 200 } as const;
 
 /** What is gathered when the process exits is written by pino's exit hook. */
 function stdout(): DestinationStream {
-  return fileDestination({ dest: 1, sync: false, ...BUFFER });
+  const file = fileDestination({ dest: 1, sync: false, ...BUFFER });
+  const write = file.write.bind(file) as unknown as (line: Buffer) => boolean;
+  file.write = (line) => write(Buffer.from(line));
+  return file;
 }
 
 function asLogger(logger: PinoLogger): Logger {

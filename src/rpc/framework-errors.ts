@@ -1,4 +1,4 @@
-import { Code, type ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import type { FailureReason } from "../failure.ts";
 
@@ -37,3 +37,25 @@ export function reasonOfFrameworkError({ code, rawMessage }: Pick<ConnectError, 
 }
 
 const CLIENT_FAULTS = ["parse binary", "decompression failed", "received compressed envelope"];
+
+/** What a client meant by resetting its stream (gRPC over HTTP/2, "HTTP2 Transport Mapping", Errors); undefined: no error. */
+export function resetError(rstCode: number | undefined): ConnectError | undefined {
+  const code = RESET_CODES[rstCode ?? 0];
+  if (code === undefined) return undefined;
+  return new ConnectError(`http/2 stream closed with error code 0x${(rstCode ?? 0).toString(16)}`, code);
+}
+
+const RESET_CODES: Readonly<Record<number, Code>> = {
+  1: Code.Internal,
+  2: Code.Internal,
+  3: Code.Internal,
+  4: Code.Internal,
+  6: Code.Internal,
+  7: Code.Unavailable,
+  8: Code.Canceled,
+  9: Code.Internal,
+  10: Code.Internal,
+  11: Code.ResourceExhausted,
+  12: Code.PermissionDenied,
+  13: Code.PermissionDenied,
+};

@@ -8,6 +8,9 @@ export type HttpHandler = (
   response: http.ServerResponse | http2.Http2ServerResponse,
 ) => void;
 
+/** Takes an HTTP/2 stream before Node makes a request of it; false: it is not for it, and untouched. */
+export type StreamHandler = (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => boolean;
+
 export interface HttpServer {
   readonly port: number;
   /** `http://host:port` for a person to open. */
@@ -42,12 +45,15 @@ export async function startHttpServer({
   host,
   port,
   handler,
+  streamHandler = () => false,
   maxStreamsPerConnection,
 }: {
   host: string;
   /** 0: any free port. */
   port: number;
   handler: HttpHandler;
+  /** Asked first; default: takes none. */
+  streamHandler?: StreamHandler;
   /** HTTP/2 streams at a time on one connection. */
   maxStreamsPerConnection: number;
 }): Promise<HttpServer> {
@@ -67,6 +73,13 @@ export async function startHttpServer({
       response.end();
     },
   );
+  // Node's own listener makes a request and a response of a stream. They cost as much as all else in an HTTP/2 stream.
+  const [makeRequest] = h2.listeners("stream") as ((...stream: Http2StreamEvent) => void)[];
+  h2.removeAllListeners("stream");
+  h2.on("stream", (...event: Http2StreamEvent) => {
+    const [stream, headers, , rawHeaders] = event;
+    if (headerBytes(rawHeaders) > MAX_HEADER_BYTES || !streamHandler(stream, headers)) makeRequest?.call(h2, ...event);
+  });
   const sessions = new Set<http2.ServerHttp2Session>();
   h2.on("session", (session) => {
     sessions.add(session);
@@ -128,6 +141,14 @@ export async function startHttpServer({
     },
   };
 }
+
+/** What Node tells a listener of `stream`. */
+type Http2StreamEvent = [
+  stream: http2.ServerHttp2Stream,
+  headers: http2.IncomingHttpHeaders,
+  flags: number,
+  rawHeaders: string[],
+];
 
 /** Size of a header list, near enough to RFC 9113 (6.5.2): names and values, and 32 bytes for each field. */
 function headerBytes(rawHeaders: readonly string[]): number {

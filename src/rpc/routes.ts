@@ -1,5 +1,12 @@
-import { type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
-import type { UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import { Http2ServerResponse } from "node:http2";
+import {
+  type ConnectRouter,
+  createConnectRouter,
+  createServiceImplSpec,
+  type Interceptor,
+  type ServiceImplSpec,
+} from "@connectrpc/connect";
+import type { UniversalHandler, UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import {
   compressionBrotli,
   compressionGzip,
@@ -7,15 +14,19 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { corsHeaders } from "./cors.ts";
+import { createGrpcStreamHandler } from "./grpc-streams.ts";
 import { badRequest, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
-import type { HttpHandler } from "./http-server.ts";
+import type { HttpHandler, StreamHandler } from "./http-server.ts";
 import type { RefusedCall } from "./request-gate.ts";
 import { routerOptions } from "./router-options.ts";
 
 type NodeRequest = Parameters<HttpHandler>[0];
 type NodeResponse = Parameters<HttpHandler>[1];
 
-/** Serves RPCs (gRPC, gRPC-Web, Connect), CORS for them, and hands all other paths to `fallback`. */
+/**
+ * Serves RPCs (gRPC, gRPC-Web, Connect), CORS for them, and hands all other paths to `fallback`. Plain gRPC is served by the
+ * stream handler, where there is HTTP/2; the other handler takes everything.
+ */
 export function createRpcHandler({
   routes,
   interceptors,
@@ -31,10 +42,12 @@ export function createRpcHandler({
   fallback: HttpHandler;
   /** Told of each call that could not be read, which no interceptor sees. */
   onRefused?: (call: RefusedCall) => void;
-}): HttpHandler {
+}): { handler: HttpHandler; streamHandler: StreamHandler } {
   const acceptCompression = [compressionGzip, compressionBrotli];
-  const router = createConnectRouter({ ...routerOptions({ interceptors, onRefused }), acceptCompression });
-  routes(router);
+  const options = { ...routerOptions({ interceptors, onRefused }), acceptCompression };
+  const router = createConnectRouter(options);
+  const services: ServiceImplSpec[] = [];
+  routes(withServices(router, services));
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
 
   const serve: HttpHandler = (request, response) => {
@@ -47,6 +60,10 @@ export function createRpcHandler({
     }
     const call = readRequest(request, response);
     if (call === undefined) return write(badRequest(contentType), response);
+    answer(call, handler, response);
+  };
+  const answer = (call: UniversalServerRequest, handler: UniversalHandler, response: NodeResponse): void => {
+    const contentType = call.header.get("content-type");
     handler(call).then(
       (answer) => write(withErrorBody(answer, { contentType, allow: handler.allowedMethods }), response),
       // Connect's handlers answer their errors themselves; this one did not.
@@ -54,7 +71,15 @@ export function createRpcHandler({
     );
   };
 
-  return (request, response) => {
+  const streamHandler = createGrpcStreamHandler({
+    services,
+    options,
+    otherwise(call, path, stream) {
+      const handler = handlers.get(path);
+      if (handler !== undefined) answer(call, handler, new Http2ServerResponse(stream));
+    },
+  });
+  const handler: HttpHandler = (request, response) => {
     const { origin } = request.headers;
     if (origin === undefined) return serve(request, response);
     const preflight = request.method === "OPTIONS" && request.headers["access-control-request-method"] !== undefined;
@@ -63,6 +88,20 @@ export function createRpcHandler({
     if (!preflight) return serve(request, response);
     response.statusCode = headers === undefined ? 403 : 204;
     response.end();
+  };
+  return { handler, streamHandler };
+}
+
+/** The router, which notes down the services that it is given. */
+function withServices(router: ConnectRouter, services: ServiceImplSpec[]): ConnectRouter {
+  return {
+    ...router,
+    service(desc, implementation, options) {
+      router.service(desc, implementation, options);
+      // Options of its own are Connect's to obey.
+      if (options === undefined) services.push(createServiceImplSpec(desc, implementation));
+      return this;
+    },
   };
 }
 

@@ -1,4 +1,12 @@
-import { context, propagation, SpanKind, SpanStatusCode, type TextMapGetter, trace } from "@opentelemetry/api";
+import {
+  context,
+  INVALID_TRACEID,
+  propagation,
+  SpanKind,
+  SpanStatusCode,
+  type TextMapGetter,
+  trace,
+} from "@opentelemetry/api";
 import { Failure } from "../failure.ts";
 import { type CallObserver, isOurFault } from "./call-observer.ts";
 
@@ -25,7 +33,7 @@ export function observeTrace(): CallObserver {
     const active = trace.setSpan(parent, span);
     return {
       // Without an SDK and without a caller's trace there is no context to keep.
-      ...(trace.isSpanContextValid(span.spanContext()) ? { within: (work) => context.with(active, work) } : {}),
+      ...(span.spanContext().traceId !== INVALID_TRACEID ? { within: (work) => context.with(active, work) } : {}),
       ended({ code, error }) {
         if (error !== undefined) {
           const reason = error.cause instanceof Failure ? error.cause.reason : "INTERNAL";

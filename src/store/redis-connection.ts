@@ -1,4 +1,5 @@
-import { Cluster, Redis, type RedisOptions } from "ioredis";
+import { createHash } from "node:crypto";
+import { Cluster, Command, Redis, type RedisOptions } from "ioredis";
 import { Failure } from "../failure.ts";
 import { REDIS_SCRIPTS, type RedisScriptName } from "./redis-scripts.ts";
 
@@ -44,6 +45,14 @@ export interface RedisConnectionOptions {
 /** A script's argument; numbers must be integers. */
 export type RedisArgument = string | number | Uint8Array;
 
+export interface RedisScript {
+  readonly lua: string;
+  readonly numberOfKeys: number;
+}
+
+/** Runs a script with its keys, then its arguments; strings in its reply are Buffers. */
+export type RunScript = (args: readonly (string | Buffer)[]) => Promise<unknown>;
+
 /** One Redis, or one Redis Cluster. All rejections are {@link Failure}s: STORE_UNAVAILABLE unless it says otherwise. */
 export interface RedisConnection {
   /** Runs a script of `redis-scripts.ts`; strings in its reply are Buffers. All keys are in one slot. */
@@ -52,7 +61,9 @@ export interface RedisConnection {
   readonly waitsForReplica: boolean;
   /** Runs plain commands of the client with the same rejections. */
   use<T>(operation: (client: Redis | Cluster) => Promise<T>): Promise<T>;
-  /** The client, for libraries that bring their own commands; their rejections are not mapped. */
+  /** Makes a script runnable that a library brings, under the library's name of it; its rejections are not mapped. */
+  script(name: string, script: RedisScript): RunScript;
+  /** The client, for what is done once. */
   readonly client: Redis | Cluster;
   /**
    * Resolves when every master answers and may be used. Rejects with STORE_UNAVAILABLE, or with an Error whose message is
@@ -74,12 +85,16 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
   const address = parseRedisUrl(url);
   const lazyConnect = options.lazy ?? false;
   const client = address.cluster ? connectCluster(address, lazyConnect) : connectSingle(address, lazyConnect);
-  for (const [name, script] of Object.entries(REDIS_SCRIPTS)) {
-    client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
-  }
   client.on("error", (error: unknown) => options.onError?.(describeRedisError(error)));
 
   const waitsForReplica = options.durability === "replica";
+  const define = (name: string, script: RedisScript): RunScript => {
+    if (client instanceof Redis && !waitsForReplica) return defineOnServer(client, script);
+    // ioredis finds a Cluster's node by the keys, and gathers what goes to one node.
+    client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
+    return (values) => call(client, name, values) as Promise<unknown>;
+  };
+  const scripts = new Map(Object.entries(REDIS_SCRIPTS).map(([name, script]) => [name, define(name, script)]));
   /** Masters that no replica has acknowledged the newest write of. */
   const lonely = new Set<string>();
   const warned = new Set<string>();
@@ -107,12 +122,15 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
     client,
     waitsForReplica,
     use,
-    run: (script, keys, args) =>
+    script: define,
+    run: (name, keys, args) =>
       use(() => {
+        const script = scripts.get(name);
+        if (script === undefined) throw new TypeError(`script ${name} is not defined`);
         const values = [...keys, ...args.map(toArgument)];
-        return waitsForReplica && (!isReading(script) || DELIVERS.has(script))
-          ? runReplicated(client, script, { keys, values, lonely })
-          : (call(client, script, values) as Promise<unknown>);
+        return waitsForReplica && (!isReading(name) || DELIVERS.has(name))
+          ? runReplicated(client, name, { keys, values, lonely })
+          : script(values);
       }),
     async ping() {
       const infos = await use(async () => {
@@ -133,7 +151,7 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
 }
 
 /** Calls a script by the command that the client, or a pipeline of it, has of it. */
-function call(client: object, script: RedisScriptName, values: readonly (string | Buffer)[]): unknown {
+function call(client: object, script: string, values: readonly (string | Buffer)[]): unknown {
   const command: unknown = Reflect.get(client, `${script}Buffer`);
   if (typeof command !== "function") throw new TypeError(`script ${script} is not defined`);
   return Reflect.apply(command, client, values);
@@ -187,6 +205,70 @@ const DELIVERS: ReadonlySet<RedisScriptName> = new Set(["parleyReadLog", "parley
 
 function isReading(script: RedisScriptName): boolean {
   return "readOnly" in REDIS_SCRIPTS[script];
+}
+
+/**
+ * A script on one server. Sent past ioredis' own custom commands and pipelines, which cost twice as much as the rest of a
+ * command: a pipeline is given every script that is known as a property, and the next one waits for its answers.
+ */
+function defineOnServer(client: Redis, { lua, numberOfKeys }: RedisScript): RunScript {
+  const sha = shaOf(lua);
+  const send = (name: string, script: string, args: readonly (string | Buffer)[]): Promise<unknown> => {
+    gatherWrites(client);
+    return client.sendCommand(new ScriptCommand(name, [script, String(numberOfKeys), ...args])) as Promise<unknown>;
+  };
+  return async (args) => {
+    try {
+      return await send("evalsha", sha, args);
+    } catch (error) {
+      // The server was restarted, or is another one.
+      if (replyCode(error) !== "NOSCRIPT") throw error;
+      return await send("eval", lua, args);
+    }
+  };
+}
+
+/** A command of many strings and some buffers, put together in one pass: 3 us for the 6.5 of ioredis' own. */
+class ScriptCommand extends Command {
+  override toWritable(): string | Buffer {
+    const args = this.args as readonly (string | Buffer)[];
+    let text = `*${args.length + 1}\r\n$${this.name.length}\r\n${this.name}\r\n`;
+    const texts: string[] = [];
+    const buffers: Buffer[] = [];
+    let bytes = 0;
+    for (const arg of args) {
+      if (typeof arg === "string") {
+        text += `$${Buffer.byteLength(arg)}\r\n${arg}\r\n`;
+      } else {
+        text += `$${arg.length}\r\n`;
+        texts.push(text);
+        buffers.push(arg);
+        bytes += Buffer.byteLength(text) + arg.length;
+        text = "\r\n";
+      }
+    }
+    if (buffers.length === 0) return text;
+    const all = Buffer.allocUnsafe(bytes + Buffer.byteLength(text));
+    let at = 0;
+    for (const [index, buffer] of buffers.entries()) {
+      at += all.write(texts[index] ?? "", at);
+      all.set(buffer, at);
+      at += buffer.length;
+    }
+    all.write(text, at);
+    return all;
+  }
+}
+
+/** What is sent until this turn of the event loop ends goes out in one write: a write costs more than a command. */
+function gatherWrites({ stream }: Redis): void {
+  if (stream === undefined || stream.writableCorked > 0) return;
+  stream.cork();
+  setImmediate(() => stream.uncork());
+}
+
+function shaOf(lua: string): string {
+  return createHash("sha1").update(lua).digest("hex");
 }
 
 /** What the client's errors mean for a caller. The cause says what happened, without a command's arguments or a reply's text. */

@@ -40,14 +40,18 @@ if held[2] == turn and held[3] == ARGV[3] then
 end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {'exists'} end
 
-for _, lapsed in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', now, 'BYSCORE')) do
-  redis.call('ZREM', KEYS[4], lapsed)
-  redis.call('ZREM', KEYS[5], lapsed)
+-- Nearly always nobody waits.
+local waiting = redis.call('EXISTS', KEYS[4], KEYS[5]) > 0
+if waiting then
+  for _, lapsed in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', now, 'BYSCORE')) do
+    redis.call('ZREM', KEYS[4], lapsed)
+    redis.call('ZREM', KEYS[5], lapsed)
+  end
+  redis.call('ZADD', KEYS[5], 'XX', now + ARGV[5], turn)
 end
-redis.call('ZADD', KEYS[5], 'XX', now + ARGV[5], turn)
 local busy = held[2] and held[2] ~= ''
 local lapsed = busy and tonumber(held[4]) <= now and held[2] or ''
-local head = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+local head = waiting and redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES') or {}
 if ARGV[17] == 'reject' and (busy or (head[1] and head[1] ~= turn)) then
   redis.call('ZREM', KEYS[4], turn)
   redis.call('ZREM', KEYS[5], turn)
@@ -74,8 +78,10 @@ if busy or (head[1] and head[1] ~= turn) then
   return {'queued', redis.call('ZRANK', KEYS[4], turn) + (busy and 1 or 0), lapsed}
 end
 
-redis.call('ZREM', KEYS[4], turn)
-redis.call('ZREM', KEYS[5], turn)
+if waiting then
+  redis.call('ZREM', KEYS[4], turn)
+  redis.call('ZREM', KEYS[5], turn)
+end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'turn', turn, 'nonce', ARGV[3], 'until', now + ARGV[4])
 redis.call('HSET', KEYS[6], 'record', ARGV[12], 'epoch', epoch, 'nonce', ARGV[3], 'last', 1, 'finish', 0,
@@ -156,9 +162,11 @@ if not append(KEYS[3], KEYS[4], tonumber(ARGV[4]), ARGV[9], 12, last_entry) then
 redis.call('HSET', KEYS[3], 'finish', ARGV[5], 'prompt', ARGV[6], 'completion', ARGV[7], 'cost', ARGV[8])
 -- The journal has served its end.
 for i = 1, tonumber(turn[4] or 0) do redis.call('HDEL', KEYS[3], 's' .. i) end
-for i = last_entry + 1, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
-redis.call('PEXPIREAT', KEYS[2], redis.call('HGET', KEYS[1], 'expire'))
-redis.call('HINCRBY', KEYS[1], 'messages', #ARGV - last_entry)
+local added, messages = #ARGV - last_entry, 0
+for i = last_entry + 1, #ARGV do messages = redis.call('RPUSH', KEYS[2], ARGV[i]) end
+-- A list that was there before lives as long as the session already.
+if messages == added and added > 0 then redis.call('PEXPIREAT', KEYS[2], redis.call('HGET', KEYS[1], 'expire')) end
+redis.call('HINCRBY', KEYS[1], 'messages', added)
 redis.call('HINCRBY', KEYS[1], 'prompt', ARGV[6])
 redis.call('HINCRBY', KEYS[1], 'completion', ARGV[7])
 redis.call('HINCRBY', KEYS[1], 'cost', ARGV[8])

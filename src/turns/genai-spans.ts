@@ -5,6 +5,7 @@ import {
   type Span,
   SpanKind,
   SpanStatusCode,
+  TraceFlags,
   trace,
 } from "@opentelemetry/api";
 import type { CallUsage, Model, ModelRequest } from "../engine/model.ts";
@@ -45,6 +46,7 @@ export interface AgentWork {
 
 /** Runs an agent's work in a span `invoke_agent <agent>`; the model calls within become its children. */
 export function inAgentSpan<Result>(work: AgentWork, run: () => Promise<Result>): Promise<Result> {
+  if (isUnsampled()) return run();
   const { agent, model, provider, sessionId, turnId } = work;
   const attributes: Attributes = {
     [SPAN_ATTRIBUTES.operation]: "invoke_agent",
@@ -66,6 +68,7 @@ export function inAgentSpan<Result>(work: AgentWork, run: () => Promise<Result>)
 export function withChatSpans(model: Model, { provider }: { readonly provider: string }): Model {
   return {
     call(request, observer) {
+      if (isUnsampled()) return model.call(request, observer);
       const span = tracer().startSpan(`chat ${request.model}`, {
         kind: SpanKind.CLIENT,
         attributes: requestAttributes(request, provider),
@@ -86,6 +89,12 @@ export function withChatSpans(model: Model, { provider }: { readonly provider: s
       );
     },
   };
+}
+
+/** Whether the code runs in a trace that is not sampled: its spans would be made, labelled and carried along for nothing. */
+function isUnsampled(): boolean {
+  const span = trace.getActiveSpan();
+  return span !== undefined && (span.spanContext().traceFlags & TraceFlags.SAMPLED) === 0;
 }
 
 /** Tells the model calls of an agent's work whose they are. */

@@ -5,7 +5,7 @@ import type { SessionRef, TurnRef } from "./ports.ts";
  * Clients must treat it as opaque.
  */
 export function newTurnRef(session: SessionRef): TurnRef {
-  const random = crypto.getRandomValues(new Uint8Array(12));
+  const random = randomBytes();
   const turnId = `${toBase64Url(utf8.encode(`${session.tenant}/${session.sessionId}`))}.${toBase64Url(random)}`;
   return { tenant: session.tenant, sessionId: session.sessionId, turnId };
 }
@@ -20,6 +20,20 @@ export function parseTurnId(turnId: string): TurnRef | undefined {
     return undefined;
   return { tenant, sessionId, turnId };
 }
+
+/** 96 random bits, drawn for many ids at once: a call to the system's generator each cost 1 % of a turn. */
+const randomBytes = (() => {
+  const pool = new Uint8Array(12 * 256);
+  let at = pool.length;
+  return (): Uint8Array => {
+    if (at === pool.length) {
+      crypto.getRandomValues(pool);
+      at = 0;
+    }
+    at += 12;
+    return pool.subarray(at - 12, at);
+  };
+})();
 
 const namePattern = /^[A-Za-z0-9._-]{1,128}$/;
 const utf8 = new TextEncoder();

@@ -59,20 +59,30 @@ test("a service whose Redis is down starts, says so everywhere, and is ready by 
   expect(await service.metric("parley_active_sessions")).toBe(1);
 });
 
-test("a Redis that drops keys when memory is short is refused with a sentence, until it is told not to", async () => {
-  const { redis, startService } = await startParts({ settings: { "maxmemory-policy": "allkeys-lru" } });
-  const service = await startService({}, { awaitReady: false });
-  const sentence =
-    "Redis has maxmemory-policy allkeys-lru, which drops sessions when memory is short: set it to noeviction.";
-  await vi.waitFor(async () => {
-    const { status, body } = await service.readiness();
-    expect(status).toBe(503);
-    expect(body.checks.store).toEqual({ ok: false, reason: sentence });
-  });
-  expect(await healthOf(service)).toEqual(SERVICES.map(() => ServingStatus.NOT_SERVING));
+const EVICTING =
+  "Redis has maxmemory-policy allkeys-lru, which drops sessions when memory is short: set it to noeviction.";
+
+test("a Redis that drops keys when memory is short is refused at start with a sentence", async () => {
+  const { startService } = await startParts({ settings: { "maxmemory-policy": "allkeys-lru" } });
+  await expect(startService({})).rejects.toThrow(`src/main.ts ended before it served: ${EVICTING}\n`);
+});
+
+test("a Redis that begins to drop keys is not used until it is told not to", async () => {
+  const { redis, startService } = await startParts();
+  const service = await startService({});
+  await redis.configure("maxmemory-policy", "allkeys-lru");
+  await vi.waitFor(
+    async () => {
+      const { status, body } = await service.readiness();
+      expect(status).toBe(503);
+      expect(body.checks.store).toEqual({ ok: false, reason: EVICTING });
+    },
+    { timeout: 20_000 },
+  );
+  await vi.waitFor(async () => expect(await healthOf(service)).toEqual(SERVICES.map(() => ServingStatus.NOT_SERVING)));
   // Who reads the log alone learns it too, once and not with every check.
   await vi.waitFor(() =>
-    expect(service.logged({ level: "warn", check: "store" })).toMatchObject([{ reason: sentence }]),
+    expect(service.logged({ level: "warn", check: "store" })).toMatchObject([{ reason: EVICTING }]),
   );
 
   await redis.configure("maxmemory-policy", "noeviction");

@@ -76,7 +76,8 @@ export function errorOf(
   }
 }
 
-function envelopes(body: Buffer): { flags: number; data: Buffer }[] {
+/** The envelopes of a body. */
+export function envelopes(body: Buffer): { flags: number; data: Buffer }[] {
   const found: { flags: number; data: Buffer }[] = [];
   for (let offset = 0; offset + 5 <= body.length; ) {
     const length = body.readUInt32BE(offset + 1);
