@@ -31,8 +31,9 @@ COPY --from=production /parley/web/dist web/dist
 COPY package.json LICENSE ./
 COPY gen gen
 COPY src src
+COPY sidecar sidecar
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 OPS_PORT=9090
-EXPOSE 8080 9090
+EXPOSE 8080 9090 8081 9091
 # No name: Kubernetes' runAsNonRoot checks a number. Nothing is written to the file system.
 USER 65532:65532
 ENTRYPOINT ["tini", "--", "node"]

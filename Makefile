@@ -50,6 +50,7 @@ web/dist/index.html: $(CONSOLE_SOURCES) node_modules/.package-lock.json
 
 tools: install
 	@$(call need,redis-server,redis-server)
+	@$(call need,faketime,faketime)
 	@$(call need,chromium,chromium)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts

@@ -1,13 +1,17 @@
+import { readFileSync } from "node:fs";
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
+import { createPriceTable } from "./accounts/price-table.ts";
 import type { Config } from "./config.ts";
 import { Failure } from "./failure.ts";
+import { authenticatorOf } from "./identity/authenticators.ts";
 import { createMetrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { startOpsServer } from "./platform/ops-server.ts";
 import { NOT_CHECKED, NotReady, type ReadinessMonitor, startReadiness } from "./platform/readiness.ts";
+import { watchTlsFiles } from "./platform/tls-files.ts";
 import { createUndiciTransport } from "./providers/undici-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
 import { createConsoleFiles } from "./rpc/console-files.ts";
@@ -19,8 +23,9 @@ import { servePages } from "./rpc/pages.ts";
 import { registerReflection } from "./rpc/reflection-handlers.ts";
 import { createRpcHandler } from "./rpc/routes.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
-import { connectStores } from "./stores.ts";
+import { connectStores, type Stores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
+import { startLostCalls } from "./turns/lost-calls.ts";
 import { startTurnRecovery } from "./turns/turn-recovery.ts";
 import { TurnRunner } from "./turns/turn-runner.ts";
 
@@ -42,7 +47,7 @@ export async function startApp({
   logger,
   consoleFolder,
   simulatedModel = false,
-  connect = connectStores,
+  stores = connectStores({ config, logger }),
 }: {
   config: Config;
   logger: Logger;
@@ -50,14 +55,14 @@ export async function startApp({
   consoleFolder: string;
   /** Whether the configured endpoint is the simulated one; the console says so. */
   simulatedModel?: boolean;
-  /** Connects to what keeps state. Default: what the configuration names. */
-  connect?: typeof connectStores;
+  /** What keeps state, where others of the process use it too. The app closes it. Default: what the configuration names. */
+  stores?: Stores;
 }): Promise<App> {
   const lifecycle = createLifecycle();
   try {
     const { version, track } = config;
     const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
-    const { store, rateLimiter } = connect({ config, logger });
+    const { store, rateLimiter, accounts, apiKeys } = stores;
     lifecycle.onClose("store", () => store.close());
     await refuseUnfit(store);
     metrics.collectActiveSessions(() => store.countActiveSessions());
@@ -86,7 +91,10 @@ export async function startApp({
 
     const observer = createTurnObserver({ logger, metrics });
     const { tools, teams, leaseMs } = config;
-    const runner = new TurnRunner({ store, model: models.model, tools, teams, leaseMs, observer });
+    const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
+    const runner = new TurnRunner({ store, accounts, prices, model: models.model, tools, teams, leaseMs, observer });
+    const lostCalls = startLostCalls({ accounts, store, onError: logRecovery(logger) });
+    lifecycle.onClose("lost calls", () => lostCalls.stop());
     const recovery = startTurnRecovery({ store, runner, onError: logRecovery(logger) });
     lifecycle.onClose("recovery", () => recovery.stop());
     const leaving = new AbortController();
@@ -107,12 +115,26 @@ export async function startApp({
         draining: () => readiness.current().draining,
         queueChanged: metrics.turnsQueued,
       },
+      preview: {
+        store,
+        accounts,
+        prices,
+        rateLimiter,
+        teams: { byName: teams, defaultTeam: config.defaultTeam },
+        tools,
+        release: { version },
+        maxTokens: config.maxTokens,
+      },
     });
     const sessions = createSessionHandlers({ store, version });
     const model = config.teams.get(config.defaultTeam)?.agents[0].model ?? "";
     const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
-      interceptors: createInterceptors({ logger, metrics }),
+      interceptors: createInterceptors({
+        logger,
+        metrics,
+        authenticate: authenticatorOf(config.auth, { keys: apiKeys }),
+      }),
       onRefused: observeRefused({ logger, metrics }),
       routes(router) {
         router.service(ChatService, chat).service(SessionService, sessions);
@@ -144,7 +166,15 @@ export async function startApp({
     });
     lifecycle.onClose("ops server", () => ops.close());
     const { host, port, maxStreamsPerConnection, drainMs } = config;
-    const server = await startHttpServer({ host, port, ...rpc, maxStreamsPerConnection });
+    const tls =
+      config.tls &&
+      watchTlsFiles({
+        ...config.tls,
+        readFile: (path) => readFileSync(path, "utf8"),
+        onProblem: (problem) => logger.warn({ problem }, "certificate not renewed"),
+      });
+    if (tls !== undefined) lifecycle.onClose("certificate", () => tls.stop());
+    const server = await startHttpServer({ host, port, ...rpc, maxStreamsPerConnection, tls });
     // Last in, first out: readiness goes off, turns end while their readers are still connected, then the port closes.
     const closeServer = (): Promise<void> => {
       health.end();
@@ -165,7 +195,7 @@ export async function startApp({
     );
     return {
       url: server.url,
-      opsUrl: server.url.replace(/:\d+$/, `:${ops.port}`),
+      opsUrl: server.url.replace(/^https/, "http").replace(/:\d+$/, `:${ops.port}`),
       checkedOnce: readiness.checkedOnce,
       close: () => lifecycle.close(),
     };
@@ -189,7 +219,7 @@ const READ_ON_RETRY_MS = 100;
 function logRecovery(logger: Logger): (error: unknown) => void {
   return (error) => {
     if (error instanceof Failure && error.reason === "STORE_UNAVAILABLE") return;
-    logger.error({ error }, "lost turns could not be taken over");
+    logger.error({ error }, "lost turns or calls could not be looked after");
   };
 }
 

@@ -1,7 +1,25 @@
 import * as z from "zod";
+import type { ConfiguredBudget } from "./accounts/budgets.ts";
+import type { ConfiguredPrices } from "./accounts/prices-yaml.ts";
 import type { TeamDefinition } from "./engine/team.ts";
 import type { ToolBox } from "./engine/tool.ts";
+import {
+  type AuthConfig,
+  authEnvironment,
+  authProblems,
+  authVariables,
+  readAuth,
+} from "./identity/auth-environment.ts";
 import { type Breaker, type ModelDefinition, parseParleyYaml } from "./parley-yaml.ts";
+import {
+  ConfigError,
+  givenOf,
+  isLoopback,
+  oneOf,
+  urlOf,
+  wholeNumber as wholeNumberOf,
+} from "./platform/environment.ts";
+import { readTls, type TlsConfig, tlsEnvironment, tlsProblems, tlsVariables } from "./platform/tls-environment.ts";
 import { STANDARD_TOOLS } from "./tools/standard-tools.ts";
 
 /** All that a process is told from outside. Frozen. */
@@ -9,16 +27,25 @@ export interface Config {
   readonly host: string;
   readonly port: number;
   readonly opsPort: number;
+  /** The standalone's. */
+  readonly usagePort: number;
+  readonly usageOpsPort: number;
   /** Absent: the embedded store. */
   readonly redisUrl: string | undefined;
   /** What a write waits for: the server that took it, or one replica too. */
   readonly redisDurability: "local" | "replica";
+  /** How callers are known. */
+  readonly auth: AuthConfig;
+  /** Absent: the port speaks no TLS. */
+  readonly tls: TlsConfig | undefined;
   readonly models: ReadonlyMap<string, ModelDefinition>;
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
   /** Tools that agents can be allowed to call. */
   readonly tools: ToolBox;
+  readonly prices: ConfiguredPrices;
+  readonly budgets: readonly ConfiguredBudget[];
   /** Bound on the tokens of all model calls of a turn. */
   readonly maxTokens: number;
   readonly sessionTtlMs: number;
@@ -35,24 +62,13 @@ export interface Config {
 
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 
-/** The environment and the configuration file cannot be used; `problems` has one line for each thing to mend. */
-export class ConfigError extends Error {
-  readonly problems: readonly string[];
-
-  constructor(problems: readonly string[]) {
-    super(
-      `The configuration has ${problems.length === 1 ? "a problem" : `${problems.length} problems`}:\n${problems.map((problem) => `  ${problem}`).join("\n")}`,
-    );
-    this.name = "ConfigError";
-    this.problems = problems;
-  }
-}
-
 /** Name, meaning and default of each variable; docs/config.md is tested against it. */
 export const environmentVariables = {
   HOST: { default: "127.0.0.1", meaning: "address to listen on" },
   PORT: { default: "8080", meaning: "port of the RPCs and the console" },
   OPS_PORT: { default: "9090", meaning: "port of /livez, /readyz and /metrics" },
+  USAGE_PORT: { default: "8081", meaning: "port of UsageService, in the sidecar and the standalone" },
+  USAGE_OPS_PORT: { default: "9091", meaning: "port of the sidecar's /livez, /readyz and /metrics" },
   REDIS_URL: {
     default: "",
     meaning: "redis:// or rediss:// URL of the session store; several, separated by commas, name a Redis Cluster",
@@ -81,8 +97,8 @@ export const environmentVariables = {
   },
   DRAIN_MS: { default: "120000", meaning: "milliseconds that running turns get to end after SIGTERM" },
   MAX_STREAMS_PER_CONNECTION: { default: "1000", meaning: "calls at a time on one HTTP/2 connection" },
-  AUTH_MODE: { default: "none", meaning: "how callers are known: none (everybody is tenant default)" },
-  ALLOW_UNAUTHENTICATED: { default: "false", meaning: "true: listen beyond loopback with AUTH_MODE=none all the same" },
+  ...authVariables,
+  ...tlsVariables,
   VERSION: { default: "", meaning: "version of this release; the package's, if not set" },
   TRACK: { default: "stable", meaning: "track of this release: stable or canary" },
   LOG_LEVEL: { default: "info", meaning: "debug, info, warn, error or silent" },
@@ -108,14 +124,17 @@ export function loadConfig(
   },
 ): Config {
   const problems: string[] = [];
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const given = givenOf(env);
   const parsed = environmentSchema.safeParse(given);
   if (!parsed.success) {
     for (const { path, message } of parsed.error.issues) problems.push(`${path.join(".")}: ${message}`);
   }
   // The file's problems are told together with the environment's: where a variable is wrong its default stands in.
   const values = parsed.data ?? environmentSchema.parse({ CONFIG_FILE: given.CONFIG_FILE });
-  problems.push(...refusals(given));
+  problems.push(...authProblems(given, { isExposed: !isLoopback(given.HOST ?? defaultOf("HOST")) }));
+  problems.push(...tlsProblems(given, readFile));
+  for (const name of LATER)
+    if (given[name] !== undefined) problems.push(`${name}: comes with a later release; unset it`);
 
   let text = "";
   if (values.CONFIG_FILE !== undefined) {
@@ -143,8 +162,12 @@ export function loadConfig(
     host: values.HOST,
     port: values.PORT,
     opsPort: values.OPS_PORT,
+    usagePort: values.USAGE_PORT,
+    usageOpsPort: values.USAGE_OPS_PORT,
     redisUrl: values.REDIS_URL,
     redisDurability: values.REDIS_DURABILITY,
+    auth: readAuth(values),
+    tls: readTls(values),
     ...file.value,
     tools,
     maxTokens: values.MAX_TOKENS,
@@ -163,22 +186,11 @@ export function loadConfig(
 
 const defaultOf = (name: keyof typeof environmentVariables): string => environmentVariables[name].default;
 
-const wholeNumber = (name: keyof typeof environmentVariables, { least = 1, most }: { least?: number; most: number }) =>
-  z
-    .string()
-    .default(defaultOf(name))
-    .refine((text) => /^\d{1,15}$/.test(text) && Number(text) >= least && Number(text) <= most, {
-      message: `must be a whole number from ${least} to ${most}`,
-    })
-    .transform(Number);
+const wholeNumber = (name: keyof typeof environmentVariables, bounds: { least?: number; most: number }) =>
+  wholeNumberOf({ standard: defaultOf(name), ...bounds });
 
-const url = (protocols: RegExp, rule: string) =>
-  z
-    .string()
-    .refine((text) => URL.canParse(text) && protocols.test(new URL(text).protocol), { message: `must be ${rule}` });
-
-const oneOf = <const T extends readonly [string, ...string[]]>(name: keyof typeof environmentVariables, values: T) =>
-  z.enum(values, { error: () => `must be one of ${values.join(", ")}` }).default(defaultOf(name) as T[number]);
+/** Names of later releases: whoever sets one counts on it, so that it is refused, never ignored. */
+const LATER = ["REST_DOOR"] as const;
 
 /** setTimeout's longest wait in milliseconds. */
 const LONGEST_MS = 2_147_483_647;
@@ -187,6 +199,8 @@ const environmentSchema = z.object({
   HOST: z.string().default(defaultOf("HOST")),
   PORT: wholeNumber("PORT", { least: 0, most: 65_535 }),
   OPS_PORT: wholeNumber("OPS_PORT", { least: 0, most: 65_535 }),
+  USAGE_PORT: wholeNumber("USAGE_PORT", { least: 0, most: 65_535 }),
+  USAGE_OPS_PORT: wholeNumber("USAGE_OPS_PORT", { least: 0, most: 65_535 }),
   REDIS_URL: z
     .string()
     .refine(
@@ -201,16 +215,16 @@ const environmentSchema = z.object({
       },
     )
     .optional(),
-  REDIS_DURABILITY: oneOf("REDIS_DURABILITY", ["local", "replica"]),
+  REDIS_DURABILITY: oneOf(defaultOf("REDIS_DURABILITY"), ["local", "replica"]),
   OPENAI_API_KEY: z.string().optional(),
-  OPENAI_BASE_URL: url(/^https?:$/, "an http:// or https:// URL").default(defaultOf("OPENAI_BASE_URL")),
+  OPENAI_BASE_URL: urlOf(/^https?:$/, "an http:// or https:// URL").default(defaultOf("OPENAI_BASE_URL")),
   MODEL: z.string().default(defaultOf("MODEL")),
   MAX_TOKENS: wholeNumber("MAX_TOKENS", { most: 10_000_000 }),
   MAX_ROUNDS: wholeNumber("MAX_ROUNDS", { most: 1_000 }),
   SESSION_TTL_HOURS: wholeNumber("SESSION_TTL_HOURS", { most: 24 * 366 }),
   RATE_LIMIT: wholeNumber("RATE_LIMIT", { most: 1_000_000_000 }),
   RATE_WINDOW: wholeNumber("RATE_WINDOW", { most: 31_536_000 }),
-  OTLP_ENDPOINT: url(/^https?:$/, "an http:// or https:// URL").optional(),
+  OTLP_ENDPOINT: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   CONFIG_FILE: z.string().optional(),
   CORS_ORIGINS: z
     .string()
@@ -227,31 +241,12 @@ const environmentSchema = z.object({
   LEASE_MS: wholeNumber("LEASE_MS", { least: 100, most: 3_600_000 }),
   DRAIN_MS: wholeNumber("DRAIN_MS", { least: 0, most: LONGEST_MS }),
   MAX_STREAMS_PER_CONNECTION: wholeNumber("MAX_STREAMS_PER_CONNECTION", { most: 1_000_000 }),
-  AUTH_MODE: z
-    .literal("none", { error: () => "must be none; api_key and jwt come with a later release" })
-    .default("none"),
-  ALLOW_UNAUTHENTICATED: oneOf("ALLOW_UNAUTHENTICATED", ["false", "true"]),
+  ...authEnvironment,
+  ...tlsEnvironment,
   VERSION: z
     .string()
     .regex(/^[A-Za-z0-9._+-]{1,64}$/, { error: () => "must be at most 64 characters of [A-Za-z0-9._+-]" })
     .optional(),
-  TRACK: oneOf("TRACK", ["stable", "canary"]),
-  LOG_LEVEL: oneOf("LOG_LEVEL", ["debug", "info", "warn", "error", "silent"]),
+  TRACK: oneOf(defaultOf("TRACK"), ["stable", "canary"]),
+  LOG_LEVEL: oneOf(defaultOf("LOG_LEVEL"), ["debug", "info", "warn", "error", "silent"]),
 });
-
-/** Names of later releases: whoever sets one counts on it, so that it is refused, never ignored. */
-const LATER = ["TLS_CERT", "TLS_KEY", "JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL", "REST_DOOR"] as const;
-
-function refusals(given: Record<string, string | undefined>): string[] {
-  const problems = LATER.filter((name) => given[name] !== undefined).map(
-    (name) => `${name}: comes with a later release; unset it`,
-  );
-  const host = given.HOST ?? defaultOf("HOST");
-  const loopback = ["localhost", "::1"].includes(host) || /^127\./.test(host);
-  if (!loopback && given.ALLOW_UNAUTHENTICATED !== "true") {
-    problems.push(
-      "HOST: listening beyond loopback with AUTH_MODE=none lets anyone in; set ALLOW_UNAUTHENTICATED=true if that is meant",
-    );
-  }
-  return problems;
-}

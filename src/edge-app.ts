@@ -1,9 +1,13 @@
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
-import { type Config, ConfigError, loadConfig } from "./config.ts";
+import { createPriceTable } from "./accounts/price-table.ts";
+import { type Config, loadConfig } from "./config.ts";
+import type { Authenticator } from "./identity/authenticator.ts";
+import { authenticatorOf } from "./identity/authenticators.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createModels } from "./models.ts";
 import { createConsoleLogger } from "./platform/console-logger.ts";
+import { ConfigError } from "./platform/environment.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { createFetchTransport } from "./providers/fetch-transport.ts";
@@ -63,6 +67,8 @@ interface Isolate {
   readonly metrics: Metrics;
   /** The embedded store, where there is no Redis. */
   readonly embedded: Stores | undefined;
+  /** Where no store is needed to know callers. */
+  readonly authenticate: Authenticator | undefined;
 }
 
 function startIsolate(env: EdgeEnvironment, packageVersion: string): Isolate {
@@ -78,6 +84,7 @@ function startIsolate(env: EdgeEnvironment, packageVersion: string): Isolate {
     logger,
     metrics: createMetrics({ version, track, models: [...config.models.keys()], processMetrics: false }),
     embedded: config.redisUrl === undefined ? connectStores({ config, logger }) : undefined,
+    authenticate: config.auth.mode === "jwt" ? authenticatorOf(config.auth, {}) : undefined,
   };
 }
 
@@ -107,18 +114,29 @@ interface RequestService {
   close(): Promise<void>;
 }
 
-function startRequest({ config, logger, metrics, embedded }: Isolate): RequestService {
+function startRequest({ config, logger, metrics, embedded, ...isolate }: Isolate): RequestService {
   const lifecycle = createLifecycle();
   const { version, track, leaseMs, maxTokens } = config;
-  const { store, rateLimiter } = embedded ?? connectStores({ config, logger, lazy: true });
+  const { store, rateLimiter, accounts, apiKeys } = embedded ?? connectStores({ config, logger, lazy: true });
   if (embedded === undefined) lifecycle.onClose("store", () => store.close());
+  const authenticate = isolate.authenticate ?? authenticatorOf(config.auth, { keys: apiKeys });
   const models = createModels({ config, transport: createFetchTransport(), metrics, logger });
   lifecycle.onClose("breakers", () => models.close());
   const observer = createTurnObserver({ logger, metrics });
   const { tools, teams } = config;
   // A request needs no second connection to hear that its turn is to end: it asks whenever it writes and renews.
   const deaf = { ...store, onStop: () => () => undefined };
-  const runner = new TurnRunner({ store: deaf, model: models.model, tools, teams, leaseMs, observer });
+  const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
+  const runner = new TurnRunner({
+    store: deaf,
+    accounts,
+    prices,
+    model: models.model,
+    tools,
+    teams,
+    leaseMs,
+    observer,
+  });
   lifecycle.onClose("turns", () => runner.drain(leaseMs), { deadlineMs: leaseMs + TURN_GIVEN_UP_MS });
   const chat = createChatHandlers({
     store,
@@ -136,10 +154,20 @@ function startRequest({ config, logger, metrics, embedded }: Isolate): RequestSe
       draining: () => false,
       queueChanged: metrics.turnsQueued,
     },
+    preview: {
+      store,
+      accounts,
+      prices,
+      rateLimiter,
+      teams: { byName: teams, defaultTeam: config.defaultTeam },
+      tools,
+      release: { version },
+      maxTokens: config.maxTokens,
+    },
   });
   const handle = createFetchRpcHandler({
     corsOrigins: config.corsOrigins,
-    interceptors: createInterceptors({ logger, metrics }),
+    interceptors: createInterceptors({ logger, metrics, authenticate }),
     onRefused: observeRefused({ logger, metrics }),
     routes: (router) =>
       router.service(ChatService, chat).service(SessionService, createSessionHandlers({ store, version })),

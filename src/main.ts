@@ -3,8 +3,8 @@ import { startApp } from "./app.ts";
 import { loadConfig } from "./config.ts";
 import { consoleFolder, packageVersion } from "./package-facts.ts";
 import { createLogger } from "./platform/logger.ts";
+import { runUntilSignal } from "./platform/process.ts";
 import { startTracing, traceFacts } from "./platform/tracing.ts";
-import { runUntilSignal } from "./process.ts";
 
 // The production entry: the service on Redis.
 const readFile = (path: string): string => readFileSync(path, "utf8");

@@ -92,6 +92,13 @@ export const METRICS = {
     labels: ["model"],
     help: "Time from a model call's start to its end, failed calls included",
   },
+  callsOverHold: {
+    name: "parley_calls_over_hold_total",
+    type: "counter",
+    unit: "model calls",
+    labels: ["model"],
+    help: "Model calls of which the provider counted more than was held for them: each may have crossed a cap by the difference",
+  },
   breakerState: {
     name: "parley_breaker_state",
     type: "gauge",
@@ -113,6 +120,8 @@ export interface Metrics {
   turnTakenOver(): void;
   turnsQueued(by: 1 | -1): void;
   firstToken(seconds: number): void;
+  /** A provider counted more of a call than was held for it. */
+  callOverHold(model: string): void;
   modelCallEnded(call: { readonly model: string; readonly seconds: number }): void;
   breakerChanged(breaker: { readonly endpoint: string; readonly model: string; readonly state: BreakerState }): void;
   /** Counts the active sessions with `count` at each scrape from now on. */
@@ -187,6 +196,7 @@ export function createMetrics({
   const turnsQueued = gauge(METRICS.turnsQueued);
   const timeToFirstToken = histogram(METRICS.timeToFirstToken, FIRST_TOKEN_BUCKETS_SECONDS);
   const modelCallDuration = histogram(METRICS.modelCallDuration, MODEL_CALL_BUCKETS_SECONDS);
+  const callsOverHold = counter(METRICS.callsOverHold);
   const breakerState = gauge(METRICS.breakerState);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
@@ -206,6 +216,7 @@ export function createMetrics({
     tokensOf(model).prompt.inc(0);
     tokensOf(model).completion.inc(0);
     modelCallDuration.zero({ model });
+    callsOverHold.labels(model).inc(0);
   }
   for (const finishReason of FINISH_REASONS) turnsOf(finishReason).inc(0);
   for (const errorType of EXPECTED_ERRORS) agentErrors.labels(errorType).inc(0);
@@ -228,6 +239,7 @@ export function createMetrics({
     turnTakenOver: () => turnsTakenOver.inc(),
     turnsQueued: (by) => turnsQueued.inc(by),
     firstToken: (seconds) => timeToFirstToken.observe(seconds),
+    callOverHold: (model) => callsOverHold.labels(model).inc(),
     modelCallEnded: ({ model, seconds }) => modelCallDurationOf(model).observe(seconds),
     breakerChanged: ({ endpoint, model, state }) =>
       breakerState.labels(endpoint, model).set(BREAKER_STATE_VALUES[state]),

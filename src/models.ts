@@ -9,6 +9,7 @@ import { withFallback } from "./providers/fallback-provider.ts";
 import { createModelRouter } from "./providers/model-router.ts";
 import type { ModelTransport } from "./providers/model-transport.ts";
 import { createOpenAiProvider } from "./providers/openai-provider.ts";
+import { withOutputBound } from "./providers/output-bound-provider.ts";
 import { withCallMetrics } from "./turn-observer.ts";
 import { withChatSpans } from "./turns/genai-spans.ts";
 
@@ -20,7 +21,7 @@ export interface Models {
   close(): void;
 }
 
-/** Wires each model: fallback( breaker( attempts( metrics( spans( openai ) ) ) ) ), one breaker per endpoint and model. */
+/** Wires each model: fallback( breaker( attempts( bound( metrics( spans( openai ) ) ) ) ) ), one breaker per endpoint and model. */
 export function createModels({
   config,
   transport,
@@ -40,7 +41,7 @@ export function createModels({
     const { host: endpoint } = new URL(definition.baseUrl);
     const { model } = definition;
     const observed = withCallMetrics(withChatSpans(provider, { provider: "openai" }), { name: model, metrics });
-    const breaker = withBreaker(withAttempts(observed), {
+    const breaker = withBreaker(withAttempts(withOutputBound(observed, model), model), {
       ...config.breaker,
       onState(state) {
         metrics.breakerChanged({ endpoint, model, state });

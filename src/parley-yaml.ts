@@ -1,5 +1,8 @@
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
 import * as z from "zod";
+import type { ConfiguredBudget } from "./accounts/budgets.ts";
+import { budgetsYamlSchema, readBudgets } from "./accounts/budgets-yaml.ts";
+import { type ConfiguredPrices, pricesYamlSchema, readPrices } from "./accounts/prices-yaml.ts";
 import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
 
 /** Where calls to a model go: its endpoints in order; a later one only when an earlier one fails before its first token. */
@@ -37,6 +40,8 @@ export interface ParleyYaml {
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
+  readonly prices: ConfiguredPrices;
+  readonly budgets: readonly ConfiguredBudget[];
 }
 
 /** A call is given up after this many milliseconds (DESIGN §5). */
@@ -133,6 +138,8 @@ export const parleyYamlSchema = z.strictObject({
       reset_ms: z.int().min(100).default(10_000),
     })
     .default({ window_ms: 10_000, min_calls: 10, error_threshold_percent: 50, reset_ms: 10_000 }),
+  prices: pricesYamlSchema,
+  budgets: budgetsYamlSchema,
 });
 
 /**
@@ -256,7 +263,9 @@ export function parseParleyYaml(
     errorThresholdPercent: error_threshold_percent,
     resetMs: reset_ms,
   };
-  return { value: { models, breaker, teams, defaultTeam }, problems };
+  const prices = readPrices(file.prices);
+  const budgets = readBudgets(file.budgets);
+  return { value: { models, breaker, teams, defaultTeam, prices, budgets }, problems };
 }
 
 type TeamYaml = z.infer<typeof parleyYamlSchema>["teams"][string];

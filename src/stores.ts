@@ -1,5 +1,12 @@
+import type { AccountStore } from "./accounts/account-store.ts";
+import { configuredBudgets } from "./accounts/budget-lookup.ts";
+import { createMemoryAccountStore } from "./accounts/memory-account-store.ts";
 import { createMemoryRateLimiter, createRedisRateLimiter, type RateLimiter } from "./accounts/rate-limit.ts";
+import { createRedisAccountStore } from "./accounts/redis-account-store.ts";
 import type { Config } from "./config.ts";
+import type { ApiKeyStore } from "./identity/api-keys.ts";
+import { createMemoryApiKeyStore } from "./identity/memory-api-key-store.ts";
+import { createRedisApiKeyStore } from "./identity/redis-api-key-store.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { createMemoryStore } from "./store/memory-store.ts";
 import { connectRedis } from "./store/redis-connection.ts";
@@ -11,6 +18,8 @@ export interface Stores {
   /** Whoever connected it closes it. */
   readonly store: Store;
   readonly rateLimiter: RateLimiter;
+  readonly accounts: AccountStore;
+  readonly apiKeys: ApiKeyStore;
 }
 
 /** The stores that the configuration names: Redis, or else the embedded one. */
@@ -25,8 +34,14 @@ export function connectStores({
   lazy?: boolean;
 }): Stores {
   const { redisUrl, redisDurability: durability, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
+  const budgets = configuredBudgets(config.budgets);
   if (redisUrl === undefined) {
-    return { store: createMemoryStore({ ttlMs, leaseMs }), rateLimiter: createMemoryRateLimiter(rateLimit) };
+    return {
+      store: createMemoryStore({ ttlMs, leaseMs }),
+      rateLimiter: createMemoryRateLimiter(rateLimit),
+      accounts: createMemoryAccountStore({ budgets }),
+      apiKeys: createMemoryApiKeyStore(),
+    };
   }
   const connection = connectRedis(redisUrl, {
     lazy,
@@ -37,5 +52,7 @@ export function connectStores({
   return {
     store: createRedisStore({ connection, ttlMs, leaseMs }),
     rateLimiter: createRedisRateLimiter({ ...rateLimit, connection }),
+    accounts: createRedisAccountStore({ connection, budgets }),
+    apiKeys: createRedisApiKeyStore(connection),
   };
 }

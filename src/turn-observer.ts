@@ -52,6 +52,14 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
       if (elsewhere) logger.info({ ...factsOf(turn), reason: error.reason }, "turn goes on elsewhere");
       else logger.error({ ...factsOf(turn), error }, "turn lost: its end could not be written");
     },
+    overHold(turn, { model, promptTokens, completionTokens }) {
+      metrics.callOverHold(model);
+      const counts = { model, prompt_tokens: promptTokens, completion_tokens: completionTokens };
+      logger.warn({ ...factsOf(turn), ...counts }, "a model call used more than was held for it");
+    },
+    unsettled(turn, error) {
+      logger.error({ ...factsOf(turn), error }, "a model call could not be charged yet");
+    },
     unexpected(turn, error) {
       logger.error({ ...factsOf(turn), error }, "turn failed by a defect");
     },

@@ -15,6 +15,8 @@ export interface RateLimiter {
    * names the caller only. STORE_UNAVAILABLE: nobody can tell.
    */
   consume(tenant: string, userId: string): Promise<void>;
+  /** The refusal that `consume` would come with now, and counts nothing; undefined: it would count. */
+  peek(tenant: string, userId: string): Promise<Failure | undefined>;
 }
 
 /** A user's window begins with its first turn. */
@@ -28,7 +30,7 @@ export interface RateLimit {
 /** Counts in this process. */
 export function createMemoryRateLimiter(rate: RateLimit): RateLimiter {
   const limiter = new RateLimiterMemory({ points: rate.limit, duration: rate.windowSeconds, keyPrefix: "" });
-  return rateLimiter(rate, (tenant, userId) => limiter.consume(`${tenant}/${userId}`));
+  return rateLimiter(rate, { limiter, keyOf: (tenant, userId) => `${tenant}/${userId}` });
 }
 
 /** Counts for all processes, in `{a:<tenant>}:rate:<user>`; the key is gone when its window ends. */
@@ -38,35 +40,46 @@ export function createRedisRateLimiter({
 }: RateLimit & { connection: RedisConnection }): RateLimiter {
   let run: RunScript | undefined;
   const limiter = new RateLimiterRedis({
-    // All that the library needs of a client to consume: its one script.
+    // All that the library needs of a client to consume, its one script, and to look.
     storeClient: {
       defineCommand: (name: string, script: RedisScript) => {
         run = connection.script(name, script);
       },
       rlflxIncr: (args: string[]) => run?.(args),
+      multi: () => connection.client.multi(),
     },
     points: rate.limit,
     duration: rate.windowSeconds,
     keyPrefix: "",
   });
-  return rateLimiter(rate, (tenant, userId) => limiter.consume(`${accountKeys(tenant).ratePrefix}${userId}`));
+  return rateLimiter(rate, { limiter, keyOf: (tenant, userId) => `${accountKeys(tenant).ratePrefix}${userId}` });
 }
 
 function rateLimiter(
   { limit, windowSeconds }: RateLimit,
-  consume: (tenant: string, userId: string) => Promise<unknown>,
+  { limiter, keyOf }: { limiter: RateLimiterMemory | RateLimiterRedis; keyOf(tenant: string, userId: string): string },
 ): RateLimiter {
+  const refused = (userId: string, retryAfterMs: number): Failure =>
+    new Failure("RATE_LIMITED", {
+      retryAfterMs,
+      quotas: [{ subject: `user:${userId}`, description: `${limit} turns per ${windowSeconds} seconds` }],
+    });
   return {
     async consume(tenant, userId) {
       try {
-        await consume(tenant, userId);
+        await limiter.consume(keyOf(tenant, userId));
       } catch (refusal) {
         const retryAfterMs = retryAfterMsOf(refusal);
-        if (retryAfterMs === undefined) throw failureOfRedisError(refusal);
-        throw new Failure("RATE_LIMITED", {
-          retryAfterMs,
-          quotas: [{ subject: `user:${userId}`, description: `${limit} turns per ${windowSeconds} seconds` }],
-        });
+        throw retryAfterMs === undefined ? failureOfRedisError(refusal) : refused(userId, retryAfterMs);
+      }
+    },
+    async peek(tenant, userId) {
+      try {
+        const used = await limiter.get(keyOf(tenant, userId));
+        if (used === null || used.consumedPoints < limit) return undefined;
+        return refused(userId, Math.max(1, used.msBeforeNext));
+      } catch (error) {
+        throw failureOfRedisError(error);
       }
     },
   };

@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
-import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type ModelCallFinished, ModelCallFinishedSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
+import { Failure, type FailureReason } from "../failure.ts";
 import type { Prompt } from "./context-window.ts";
 import type { ModelAttempt, ModelMessage, ModelReply } from "./model.ts";
 import type { AgentDefinition, TeamDefinition } from "./team.ts";
@@ -39,7 +39,9 @@ export async function answer(
   let { messages, tokens }: Prompt = prompt;
   for (let first = true; rounds.left > 0; first = false) {
     rounds.left--;
-    const call = { agent, team, messages, tokens, tools, leastOutputTokens: first ? 1 : ANSWER_RESERVE_TOKENS };
+    const isFirst = rounds.left === team.maxRounds - 1;
+    const leastOutputTokens = first ? 1 : ANSWER_RESERVE_TOKENS;
+    const call = { agent, team, messages, tokens, tools, leastOutputTokens, isFirst };
     const reply = await ports.modelStep({ agent: agent.name, name: agent.model }, (open) => speak(call, ports, open));
     const end = endOf(reply);
     if (end !== undefined) return { content: reply.content, end };
@@ -77,18 +79,23 @@ interface Speaking {
   readonly tools: readonly ToolSpec[];
   /** An answer that may not even be this long is not asked for. */
   readonly leastOutputTokens: number;
+  /** It is the turn's first. */
+  readonly isFirst: boolean;
 }
+
+const BUDGET_REFUSALS: ReadonlySet<FailureReason> = new Set(["BUDGET_EXHAUSTED", "CALL_EXCEEDS_BUDGET"]);
 
 /** One model call, with its text as it comes, its message and its usage in the log. */
 async function speak(
-  { agent, team, messages, tokens, tools, leastOutputTokens }: Speaking,
+  { agent, team, messages, tokens, tools, leastOutputTokens, isFirst }: Speaking,
   ports: TurnPorts,
   { cutText, isOver }: OpenModelCall,
 ): Promise<ModelCallFinished> {
   const over = isOver ? { content: cutText, messageId: ports.newMessageId() } : undefined;
-  if (over !== undefined) ports.emit({ case: "messageCompleted", value: { agent: agent.name, ...over } });
-  if (cutText !== "") recordUsage(agent.name, lostAttempt(agent, { tokens, cutText }), ports);
-  if (over !== undefined) return finished({ ...over, ended: "stopped" });
+  if (over !== undefined) {
+    ports.emit({ case: "messageCompleted", value: { agent: agent.name, ...over } });
+    return finished({ ...over, ended: "stopped" });
+  }
   const maxOutputTokens = Math.min(ports.tokensLeft(), agent.contextWindowTokens) - tokens;
   if (maxOutputTokens < leastOutputTokens) return finished({ ended: "token_budget" });
 
@@ -96,6 +103,7 @@ async function speak(
   // What failed is recorded at once: another attempt may take long. The rest stands behind the message that it paid for.
   let ended: ModelAttempt | undefined;
   const onAttempt = (attempt: ModelAttempt): void => {
+    ports.attempts.onAttempt(attempt);
     if (attempt.outcome === "failed") recordUsage(agent.name, attempt, ports);
     else ended = attempt;
   };
@@ -112,7 +120,7 @@ async function speak(
         maxTotalTokens: ports.tokensLeft(),
         timeoutMs: team.callTimeoutMs,
       },
-      { signal: ports.signal, onText: message.say, onAttempt },
+      { ...ports.attempts, signal: ports.signal, onText: message.say, onAttempt },
     );
   } catch (error) {
     failure = error;
@@ -125,7 +133,13 @@ async function speak(
   if (ended !== undefined) recordUsage(agent.name, ended, ports);
   // Whoever takes the turn over before its end is written finds in here what was said.
   if (stopped) return finished({ ...said, ended: "stopped" });
-  if (reply === undefined) throw failure;
+  if (reply === undefined) {
+    // A first call that no budget admits is a refusal of the turn; later ones end it with what was said.
+    if (!isFirst && failure instanceof Failure && BUDGET_REFUSALS.has(failure.reason)) {
+      return finished({ ended: "budget" });
+    }
+    throw failure;
+  }
   return finished({
     ...said,
     ended: reply.ended,
@@ -145,6 +159,8 @@ function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
     case "token_budget":
     case "length":
       return { finishReason: FinishReason.TOKEN_BUDGET };
+    case "budget":
+      return { finishReason: FinishReason.BUDGET_EXHAUSTED };
     case "content_filter":
       return { finishReason: FinishReason.CONTENT_FILTER };
     default:
@@ -172,16 +188,6 @@ function startMessage(agent: string, terminationText: string, ports: TurnPorts) 
       return { mentioned, content, messageId };
     },
   };
-}
-
-/** What an attempt whose owner was lost used at least: its prompt, and what it said before it was cut. */
-function lostAttempt(
-  agent: AgentDefinition,
-  { tokens, cutText }: { tokens: number; cutText: string },
-): Pick<ModelAttempt, "model" | "usage"> {
-  const completionTokens = tokenizerFor(agent.model).countText(cutText);
-  const usage = { promptTokens: tokens, completionTokens, source: UsageSource.TOKENIZER_ESTIMATE };
-  return { model: agent.model, usage };
 }
 
 function recordUsage(agent: string, { model, usage }: Pick<ModelAttempt, "model" | "usage">, ports: TurnPorts): void {

@@ -15,7 +15,8 @@ export interface Model {
    * through `signal`), with a plain {@link Failure} when none was made at all: the breaker is open, or no connection
    * was had, so that no provider can have counted anything.
    *
-   * Each attempt that was made is told to `observer.onAttempt`, the one that the promise settles with included.
+   * Each attempt waits for `observer.beforeAttempt` before it is sent, and is told to `observer.onAttempt` when it was made,
+   * the one that the promise settles with included.
    */
   call(request: ModelRequest, observer: ModelObserver): Promise<ModelReply>;
 }
@@ -58,10 +59,26 @@ export interface ModelObserver {
   /** Called synchronously with each piece of text, never with an empty one, never after the promise settled. */
   onText(text: string): void;
   /**
+   * Called before each attempt; it is sent only when the promise resolves, and given up with what it rejects with. Then
+   * `onAttempt` is called, or `onUnsent`.
+   */
+  beforeAttempt(attempt: IntendedAttempt): Promise<void>;
+  /** Called synchronously when the attempt that was waited for last was not sent after all: there was no connection. */
+  onUnsent(): void;
+  /**
    * Called synchronously once for each attempt that was made, when it has ended and before the promise settles. What an
    * attempt used is in a record because of this call, and of nothing else.
    */
   onAttempt(attempt: ModelAttempt): void;
+}
+
+/** One request that is about to be sent to one endpoint: what it uses at most. */
+export interface IntendedAttempt {
+  /** The model that is asked, as it is priced. */
+  readonly model: string;
+  readonly promptTokens: number;
+  readonly maxOutputTokens: number;
+  readonly timeoutMs: number;
 }
 
 /** One request that was sent to one endpoint, and what came of it. */
@@ -76,6 +93,10 @@ export interface ModelAttempt {
 export interface CallUsage {
   readonly promptTokens: number;
   readonly completionTokens: number;
+  /** Prompt tokens that the provider had cached; part of the prompt. Absent: none, or not told. */
+  readonly cachedPromptTokens?: number;
+  /** Completion tokens spent on reasoning; part of the completion. Absent: none, or not told. */
+  readonly reasoningTokens?: number;
   readonly source: UsageSource;
 }
 

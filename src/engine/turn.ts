@@ -3,7 +3,7 @@ import type { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_ser
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { ModelCallFinished, ToolCallFinished } from "../../gen/parley/storage/v1/turn_step_pb.js";
-import type { Model } from "./model.ts";
+import type { Model, ModelObserver } from "./model.ts";
 import type { TeamDefinition } from "./team.ts";
 import type { ToolBox } from "./tool.ts";
 
@@ -24,6 +24,8 @@ export interface TurnInput {
  */
 export interface TurnPorts {
   readonly model: Model;
+  /** Who is to be told of attempts at models, whatever an agent makes of them. */
+  readonly attempts: Pick<ModelObserver, "beforeAttempt" | "onUnsent" | "onAttempt">;
   readonly tools: ToolBox;
   /** Puts an event into the turn's log, unless it stands there already. Synchronous: writing is batched behind it. */
   emit(event: TurnEvent): void;

@@ -57,7 +57,7 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
   };
 
   return {
-    async call(request, { signal, onText, onAttempt }) {
+    async call(request, observer) {
       if (breaker.opened || (breaker.halfOpen && probing)) {
         throw new Failure("MODEL_UNAVAILABLE", { retryAfterMs: Math.max(1, openedMs + resetMs - performance.now()) });
       }
@@ -65,25 +65,31 @@ export function withBreaker(model: Model, options: BreakerOptions): Model & { cl
       if (isProbe) probing = true;
       const begun = period;
       let undecided = isProbe;
+      // A budget, or the store, kept the call from being sent: that says nothing about the endpoint.
+      let heldBack = false;
       const decide = (outcome: "success" | "failure"): void => {
         undecided = false;
         if (begun === period) report(outcome);
       };
       try {
         const reply = await model.call(request, {
-          signal,
-          onAttempt,
+          ...observer,
+          async beforeAttempt(attempt) {
+            heldBack = true;
+            await observer.beforeAttempt(attempt);
+            heldBack = false;
+          },
           onText(text) {
             // One probe that speaks is enough to let the others in; they need not wait for its end.
             if (undecided) decide("success");
-            onText(text);
+            observer.onText(text);
           },
         });
         if (undecided || !isProbe) decide("success");
         return reply;
       } catch (error) {
         const reason = error instanceof Failure ? error.reason : undefined;
-        if (reason !== "CALL_CANCELLED") {
+        if (!heldBack && reason !== "CALL_CANCELLED") {
           const failed = reason === "MODEL_UNAVAILABLE" || !(error instanceof ModelCallFailure);
           if (failed || undecided || !isProbe) decide(failed ? "failure" : "success");
         }

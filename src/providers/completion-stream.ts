@@ -1,6 +1,6 @@
 import { createParser } from "eventsource-parser";
 import type { ChatCompletionChunk } from "openai/resources/chat/completions";
-import type { ModelReply, ModelToolCall } from "../engine/model.ts";
+import type { CallUsage, ModelReply, ModelToolCall } from "../engine/model.ts";
 
 /** What a streamed completion has said so far. */
 export interface CompletionStream {
@@ -14,7 +14,7 @@ export interface CompletionStream {
   /** Whether the provider has said that nothing more will come. */
   readonly done: boolean;
   /** Counts as the provider reported them, if it did and they make sense. */
-  readonly usage: { readonly promptTokens: number; readonly completionTokens: number } | undefined;
+  readonly usage: Omit<CallUsage, "source"> | undefined;
 }
 
 /** The provider's stream is not what it should be. */
@@ -107,7 +107,15 @@ function usageOf({ usage }: Partial<ChatCompletionChunk>): CompletionStream["usa
   const sane = [promptTokens, completionTokens].every(
     (count) => Number.isInteger(count) && count >= 0 && count <= 0x7fffffff,
   );
-  return sane ? { promptTokens, completionTokens } : undefined;
+  if (!sane) return undefined;
+  const cachedPromptTokens = partOf(promptTokens, usage.prompt_tokens_details?.cached_tokens);
+  const reasoningTokens = partOf(completionTokens, usage.completion_tokens_details?.reasoning_tokens);
+  return { promptTokens, completionTokens, cachedPromptTokens, reasoningTokens };
+}
+
+/** A part that a provider counts of a whole; what makes no sense is none. */
+function partOf(whole: number, part: number | undefined): number {
+  return Number.isInteger(part) && part !== undefined && part > 0 ? Math.min(part, whole) : 0;
 }
 
 function endOf(reason: string): ModelReply["ended"] {

@@ -10,23 +10,22 @@ import { Failure } from "../failure.ts";
  */
 export function withFallback(models: readonly [Model, ...Model[]]): Model {
   return {
-    async call(request, { signal, onText, onAttempt }) {
+    async call(request, observer) {
       let spoken = false;
-      const observer = {
-        signal,
-        onAttempt,
+      const listener = {
+        ...observer,
         onText(text: string): void {
           spoken = true;
-          onText(text);
+          observer.onText(text);
         },
       };
       let attempt: ModelRequest | undefined = request;
       let passing: Failure | undefined;
       for (const model of models) {
         try {
-          return await model.call(attempt, observer);
+          return await model.call(attempt, listener);
         } catch (error) {
-          if (spoken || signal.aborted) throw error;
+          if (spoken || observer.signal.aborted) throw error;
           if (!passes(error)) throw passing ?? error;
           passing = error;
           attempt = lessUsed(attempt, error);

@@ -6,6 +6,7 @@ import {
   type ChatService,
   OnBusy,
   OnDisconnect,
+  type PreviewChatRequest,
   type ResumeTurnRequest,
   type ResumeTurnResponse,
   ResumeTurnResponseSchema,
@@ -15,17 +16,20 @@ import {
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
-import type { Principal } from "../identity/principal.ts";
-import { type AdmissionPorts, type AdmittedTurn, admitTurn } from "../turns/admission.ts";
-import { MAX_LOG_EVENTS, type TurnRef, type TurnStore } from "../turns/ports.ts";
+import { actingUser, allowedUseCase } from "../identity/principal.ts";
+import { type AdmissionPorts, type AdmittedTurn, admitTurn, type TurnRequest } from "../turns/admission.ts";
+import { MAX_LOG_EVENTS, type SessionStore, type TurnRef, type TurnStore } from "../turns/ports.ts";
+import { type PreviewPorts, previewTurn } from "../turns/preview.ts";
 import { type TailItem, tailTurn } from "../turns/tail.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
 import { callContextOf, touch } from "./call-context.ts";
+import { errorTable } from "./error-table.ts";
 import { checkAfterSequence, checkChatRequest } from "./request-validation.ts";
 
 export interface ChatHandlerPorts {
   readonly admission: AdmissionPorts;
-  readonly store: Pick<TurnStore, "follow" | "readLog" | "getTurn" | "stopTurn">;
+  readonly preview: PreviewPorts;
+  readonly store: Pick<TurnStore, "follow" | "readLog" | "getTurn" | "stopTurn"> & Pick<SessionStore, "getSession">;
   /** Largest `max_tokens` that a request may ask for. */
   readonly maxTokens: number;
   /** What an unspecified on_disconnect acts as: CONTINUE, or CANCEL where work cannot outlive its request. */
@@ -67,7 +71,7 @@ export function createChatHandlers(ports: ChatHandlerPorts): ServiceImpl<typeof 
     },
 
     async getTurn(request, context) {
-      const turn = await ports.store.getTurn(refOf(request.turnId, context));
+      const turn = await ports.store.getTurn(await refOf(request.turnId, { context, ports }));
       if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
       touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
       return { turn };
@@ -78,17 +82,30 @@ export function createChatHandlers(ports: ChatHandlerPorts): ServiceImpl<typeof 
     },
 
     async cancelTurn(request, context) {
-      const ref = refOf(request.turnId, context);
+      const ref = await refOf(request.turnId, { context, ports });
       const turn = await ports.store.stopTurn(ref, FinishReason.CANCELLED);
       if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
       touch(context, { sessionId: turn.sessionId, turnId: turn.turnId });
       return { turn };
     },
 
-    async previewChat() {
-      throw new Failure("NOT_IMPLEMENTED");
+    async previewChat(request, context) {
+      const turn = turnRequestOf(request, { context, ports });
+      const preview = await previewTurn(turn, ports.preview);
+      const { refusal } = preview;
+      return {
+        admitted: refusal === undefined,
+        ...(refusal === undefined ? {} : { denial: denialOf(refusal) }),
+        estimatedPromptTokens: BigInt(preview.promptTokens),
+        maxCostMicroUsd: preview.maxCostMicroUsd,
+        headroom: [...preview.headroom],
+      };
     },
   };
+}
+
+function denialOf({ reason }: Failure) {
+  return { reason, message: errorTable[reason].message };
 }
 
 /** Starts a turn, or finds it by its idempotency key, and reads it to its end. */
@@ -97,17 +114,15 @@ async function* runTurn(
   { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
 ): AsyncGenerator<StreamChatResponse, void> {
   const arrivedMs = performance.now();
-  checkChatRequest(request, { maxTokens: ports.maxTokens });
+  const wanted = turnRequestOf(request, { context, ports });
   const mayOutliveCall = ports.defaultOnDisconnect === OnDisconnect.CONTINUE;
   if (request.onDisconnect === OnDisconnect.CONTINUE && !mayOutliveCall) throw new Failure("CONTINUE_NOT_POSSIBLE");
-  if (request.sessionId !== "") touch(context, { sessionId: request.sessionId });
-  const { principal } = callContextOf(context);
-  const { turn, waited } = yield* admitted(request, { principal, context, ports });
+  const { turn, waited } = yield* admitted(wanted, { context, ports });
   const { ref, begun } = turn;
   touch(context, { sessionId: ref.sessionId, turnId: ref.turnId });
   const running = begun?.running;
   // Only the call that began a turn ends it by going away.
-  const endsWithCall = running !== undefined && cancelsOnDisconnect(request, ports);
+  const endsWithCall = running !== undefined && wanted.endsWithCall;
 
   let silent = running !== undefined && !waited;
   let done = false;
@@ -140,7 +155,7 @@ async function* resume(
   { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
 ): AsyncGenerator<ResumeTurnResponse, void> {
   checkAfterSequence(afterSequence);
-  const ref = refOf(turnId, context);
+  const ref = await refOf(turnId, { context, ports });
   const turn = await ports.store.getTurn(ref);
   if (turn === undefined) throw new Failure("TURN_NOT_FOUND");
   touch(context, { sessionId: ref.sessionId, turnId });
@@ -191,10 +206,17 @@ async function* read(
   }
 }
 
-/** The turn that an id names, if it can be the caller's. */
-function refOf(turnId: string, context: HandlerContext): TurnRef {
+/** The turn that an id names, if it is there for this caller: of its tenant and, where the credentials prove a user, that user's. */
+async function refOf(
+  turnId: string,
+  { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
+): Promise<TurnRef> {
+  const { principal } = callContextOf(context);
   const ref = parseTurnId(turnId);
-  if (ref === undefined || ref.tenant !== callContextOf(context).principal.tenant) throw new Failure("TURN_NOT_FOUND");
+  if (ref === undefined || ref.tenant !== principal.tenant) throw new Failure("TURN_NOT_FOUND");
+  if (principal.userId !== undefined && (await ports.store.getSession(ref))?.userId !== principal.userId) {
+    throw new Failure("TURN_NOT_FOUND");
+  }
   return ref;
 }
 
@@ -206,26 +228,10 @@ function mayGoOn(error: unknown): boolean {
 
 /** Admits the turn; tells the caller of its place while it waits. */
 async function* admitted(
-  request: ChatRequest | StreamChatRequest,
-  { principal, context, ports }: { principal: Principal; context: HandlerContext; ports: ChatHandlerPorts },
+  wanted: TurnRequest,
+  { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
 ): AsyncGenerator<StreamChatResponse, { turn: AdmittedTurn; waited: boolean }> {
-  const { sessionId, message, agentTeam, useCase, maxTokens, metadata, idempotencyKey } = request;
-  const admission = admitTurn(
-    {
-      tenant: principal.tenant,
-      userId: principal.userId ?? request.userId,
-      sessionId,
-      message,
-      agentTeam,
-      useCase,
-      maxTokens,
-      idempotencyKey,
-      onBusy: ON_BUSY[request.onBusy],
-      endsWithCall: cancelsOnDisconnect(request, ports),
-      ...(metadata === undefined ? {} : { metadata }),
-    },
-    { ports: ports.admission, signal: context.signal },
-  );
+  const admission = admitTurn(wanted, { ports: ports.admission, signal: context.signal });
   try {
     let waited = false;
     for (;;) {
@@ -242,6 +248,33 @@ async function* admitted(
   }
 }
 
+/** The turn that a request asks for, its fields checked, on behalf of whom the caller may act for. */
+function turnRequestOf(
+  request: ChatRequest | StreamChatRequest | PreviewChatRequest,
+  { context, ports }: { context: HandlerContext; ports: ChatHandlerPorts },
+): TurnRequest {
+  const { principal } = callContextOf(context);
+  const userId = actingUser(principal, request.userId);
+  const useCase = allowedUseCase(principal, request.useCase);
+  checkChatRequest(request, { maxTokens: ports.maxTokens, userId });
+  const { sessionId, message, agentTeam, maxTokens, metadata, idempotencyKey } = request;
+  if (sessionId !== "") touch(context, { sessionId });
+  return {
+    tenant: principal.tenant,
+    team: principal.team,
+    userId,
+    useCase,
+    sessionId,
+    message,
+    agentTeam,
+    maxTokens,
+    idempotencyKey,
+    onBusy: ON_BUSY[request.onBusy],
+    endsWithCall: cancelsOnDisconnect(request, ports),
+    ...(metadata === undefined ? {} : { metadata }),
+  };
+}
+
 const ON_BUSY = {
   [OnBusy.UNSPECIFIED]: "enqueue",
   [OnBusy.ENQUEUE]: "enqueue",
@@ -255,8 +288,8 @@ function responsesOf(item: TailItem): StreamChatResponse[] {
   return item.entries.flatMap(({ event }) => (event === undefined ? [] : [event]));
 }
 
-function cancelsOnDisconnect(request: ChatRequest | StreamChatRequest, ports: ChatHandlerPorts): boolean {
-  const wanted = request.onDisconnect || ports.defaultOnDisconnect;
+function cancelsOnDisconnect({ onDisconnect }: Pick<ChatRequest, "onDisconnect">, ports: ChatHandlerPorts): boolean {
+  const wanted = onDisconnect || ports.defaultOnDisconnect;
   return wanted === OnDisconnect.CANCEL;
 }
 

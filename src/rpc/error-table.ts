@@ -60,9 +60,40 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
     "The turn has ended before this sequence; the ErrorInfo has the oldest and the newest sequence of its log.",
   ),
   AGENT_TEAM_NOT_FOUND: entry(Code.NotFound, "There is no such agent team; leave agent_team empty for the default."),
+  CREDENTIALS_MISSING: entry(
+    Code.Unauthenticated,
+    "The call has no credentials; send an API key or a token as `authorization: Bearer …`.",
+  ),
+  CREDENTIALS_INVALID: entry(
+    Code.Unauthenticated,
+    "The credentials are not accepted: the key is unknown or revoked, or the token is not from the issuer or not for this service.",
+  ),
+  CREDENTIALS_EXPIRED: entry(Code.Unauthenticated, "The token has expired; get a new one from its issuer."),
+  IDENTITY_UNAVAILABLE: retryable(
+    Code.Aborted,
+    "The token cannot be checked, for its issuer's keys cannot be read now; try again after the delay.",
+  ),
+  ROLE_MISSING: entry(Code.PermissionDenied, "The credentials do not have the role that this RPC needs."),
+  USER_NOT_ALLOWED: entry(
+    Code.PermissionDenied,
+    "The user_id is not the credentials' own; leave it empty, or call with the role chat:on_behalf.",
+  ),
+  USE_CASE_NOT_ALLOWED: entry(Code.PermissionDenied, "The credentials are not for this use_case."),
   RATE_LIMITED: retryable(
     Code.ResourceExhausted,
     "The user has started as many turns as a window of time allows; the QuotaFailure detail has the limit.",
+  ),
+  BUDGET_EXHAUSTED: retryable(
+    Code.ResourceExhausted,
+    "A budget does not have what the call may cost; the QuotaFailure detail has its limit, what is spent and held, and when it begins anew.",
+  ),
+  CALL_EXCEEDS_BUDGET: entry(
+    Code.ResourceExhausted,
+    "The call alone may cost more than a whole budget; shorten it, lower max_tokens, or have the budget raised.",
+  ),
+  PREVIEW_STALE: entry(
+    Code.FailedPrecondition,
+    "The preview_token is not of this difference any more; make a dry run again and look at it.",
   ),
   SESSION_QUEUE_FULL: retryable(
     Code.ResourceExhausted,

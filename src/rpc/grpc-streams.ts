@@ -71,7 +71,7 @@ export function createGrpcStreamHandler({
     const { timeoutMs, error } = parseTimeout(headers["grpc-timeout"]?.toString() ?? null, maxTimeoutMs);
     if (error !== undefined) return false;
 
-    const url = `http://${authority}${path}`;
+    const url = `${headers[":scheme"] ?? "http"}://${authority}${path}`;
     const header = asWebHeaders(headers);
     const call = beginCall(stream, { spec, url, header, timeoutMs });
     const { response: compression } = compressionNegotiate(

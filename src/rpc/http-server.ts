@@ -1,6 +1,8 @@
 import * as http from "node:http";
 import * as http2 from "node:http2";
 import * as net from "node:net";
+import * as tls from "node:tls";
+import type { TlsFiles } from "../platform/tls-files.ts";
 
 /** A handler of both kinds of requests, as connect-node makes them. */
 export type HttpHandler = (
@@ -13,7 +15,7 @@ export type StreamHandler = (stream: http2.ServerHttp2Stream, headers: http2.Inc
 
 export interface HttpServer {
   readonly port: number;
-  /** `http://host:port` for a person to open. */
+  /** `http://host:port`, or `https:`, for a person to open. */
   readonly url: string;
   /** Takes no new connections, tells HTTP/2 clients to go away (GOAWAY), and closes connections as they fall idle. */
   stopAccepting(): void;
@@ -38,8 +40,8 @@ const HEADERS_TOO_LARGE = "431 Request Header Fields Too Large";
 const CONNECTION_WINDOW_BYTES = 4 * 1_024 * 1_024;
 
 /**
- * Serves HTTP/1.1 and HTTP/2 without TLS (h2c with prior knowledge) on one port: a connection's first bytes say which it
- * is. Rejects with a sentence when the port cannot be had.
+ * Serves HTTP/1.1 and HTTP/2 on one port: a connection's first bytes say which it is. Without TLS (h2c with prior
+ * knowledge), or within it, where ALPN offers both. Rejects with a sentence when the port cannot be had.
  */
 export async function startHttpServer({
   host,
@@ -47,6 +49,7 @@ export async function startHttpServer({
   handler,
   streamHandler = () => false,
   maxStreamsPerConnection,
+  tls: tlsFiles,
 }: {
   host: string;
   /** 0: any free port. */
@@ -56,6 +59,8 @@ export async function startHttpServer({
   streamHandler?: StreamHandler;
   /** HTTP/2 streams at a time on one connection. */
   maxStreamsPerConnection: number;
+  /** The certificate, if the port speaks TLS. New connections get the newest one. */
+  tls?: Pick<TlsFiles, "current" | "onChange"> | undefined;
 }): Promise<HttpServer> {
   const h1 = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES }, handler);
   // It gets its sockets handed over and never listens, but Node begins to keep account of connections (which are idle,
@@ -94,9 +99,7 @@ export async function startHttpServer({
   });
 
   const sockets = new Set<net.Socket>();
-  const acceptor = net.createServer({ noDelay: true }, (socket) => {
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
+  const onConnection = (socket: net.Socket): void => {
     socket.on("error", () => socket.destroy());
     const timer = setTimeout(() => socket.destroy(), FIRST_BYTES_TIMEOUT_MS);
     socket.once("close", () => clearTimeout(timer));
@@ -112,6 +115,14 @@ export async function startHttpServer({
       (start === HTTP2_PREFACE ? h2 : h1).emit("connection", socket);
     };
     socket.on("readable", onReadable);
+  };
+  const acceptor =
+    tlsFiles === undefined
+      ? net.createServer({ noDelay: true }, onConnection)
+      : createTlsServer(tlsFiles, onConnection);
+  acceptor.on("connection", (socket: net.Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
   });
 
   await listen(acceptor, { host, port });
@@ -125,7 +136,7 @@ export async function startHttpServer({
   };
   return {
     port: address.port,
-    url: `http://${shownHost.includes(":") ? `[${shownHost}]` : shownHost}:${address.port}`,
+    url: `${tlsFiles === undefined ? "http" : "https"}://${shownHost.includes(":") ? `[${shownHost}]` : shownHost}:${address.port}`,
     stopAccepting,
     async close(deadlineMs) {
       stopAccepting();
@@ -149,6 +160,18 @@ type Http2StreamEvent = [
   flags: number,
   rawHeaders: string[],
 ];
+
+function createTlsServer(files: Pick<TlsFiles, "current" | "onChange">, onConnection: (socket: net.Socket) => void) {
+  const server = tls.createServer(
+    { ...files.current(), ALPNProtocols: ["h2", "http/1.1"], handshakeTimeout: FIRST_BYTES_TIMEOUT_MS, noDelay: true },
+    onConnection,
+  );
+  // A client that breaks off its handshake is no error of the server's.
+  server.on("tlsClientError", (_, socket) => socket.destroy());
+  const stopFollowing = files.onChange((pair) => server.setSecureContext({ ...pair }));
+  server.once("close", stopFollowing);
+  return server;
+}
 
 /** Size of a header list, near enough to RFC 9113 (6.5.2): names and values, and 32 bytes for each field. */
 function headerBytes(rawHeaders: readonly string[]): number {

@@ -1,5 +1,7 @@
 import type { Interceptor } from "@connectrpc/connect";
+import type { Authenticator } from "../identity/authenticator.ts";
 import type { Logger } from "../platform/logger-port.ts";
+import { authenticateCalls } from "./authenticate-interceptor.ts";
 import { observeCalls } from "./call-observer.ts";
 import { logRefused, observeLog } from "./log-observer.ts";
 import { countRefused, observeMetrics, type RequestMetrics } from "./metrics-observer.ts";
@@ -14,9 +16,20 @@ import { observeTrace } from "./trace-observer.ts";
  * 3. log: one line at the end
  * 4. metrics: one count at the end
  * 5. errors: what the handler threw becomes what the caller gets, before 2 to 4 see it
+ * 6. identity: who calls, and whether its roles are enough
  */
-export function createInterceptors({ logger, metrics }: { logger: Logger; metrics: RequestMetrics }): Interceptor[] {
-  return [observeCalls([observeTrace(), observeLog(logger), observeMetrics(metrics)])];
+export function createInterceptors({
+  logger,
+  metrics,
+  authenticate,
+}: {
+  logger: Logger;
+  metrics: RequestMetrics;
+  /** Absent: AUTH_MODE=none, in which everyone is anyone, and calls pay for no layer. */
+  authenticate?: Authenticator | undefined;
+}): Interceptor[] {
+  const observe = observeCalls([observeTrace(), observeLog(logger), observeMetrics(metrics)]);
+  return authenticate === undefined ? [observe] : [observe, authenticateCalls(authenticate)];
 }
 
 /** Logs and counts the calls that could not be read, which only the gate sees: `onRefused` of the RPC handlers. */

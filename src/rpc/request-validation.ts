@@ -3,6 +3,7 @@ import {
   type ChatRequest,
   OnBusy,
   OnDisconnect,
+  type PreviewChatRequest,
   type StreamChatRequest,
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { CreateSessionRequest } from "../../gen/parley/chat/v1/session_service_pb.js";
@@ -19,18 +20,21 @@ const METADATA = { keys: 64, bytes: 16 * 1_024, levels: 32 } as const;
 
 /** Checks what Chat, StreamChat and PreviewChat ask for. INVALID_FIELD names all the fields that are wrong. */
 export function checkChatRequest(
-  request: ChatRequest | StreamChatRequest,
+  request: ChatRequest | PreviewChatRequest | StreamChatRequest,
   {
     maxTokens,
+    userId = request.userId,
   }: {
     /** Largest max_tokens that may be asked for. */
     maxTokens: number;
+    /** The user that the call acts for, where the credentials settle it. */
+    userId?: string;
   },
 ): void {
   const wrong = new Wrong();
   if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
   wrong.text(request.message, { field: "message", most: MESSAGE_CODE_POINTS, lineEnds: true });
-  wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.text(userId, { field: "user_id", most: USER_ID_CODE_POINTS });
   wrong.metadata(request.metadata);
   wrong.unless(
     /^[\x21-\x7e]{0,128}$/.test(request.idempotencyKey),
@@ -46,10 +50,10 @@ export function checkChatRequest(
   wrong.throwIfAny();
 }
 
-export function checkCreateSessionRequest(request: CreateSessionRequest): void {
+export function checkCreateSessionRequest(request: CreateSessionRequest, { userId = request.userId } = {}): void {
   const wrong = new Wrong();
   if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
-  wrong.text(request.userId, { field: "user_id", most: USER_ID_CODE_POINTS });
+  wrong.text(userId, { field: "user_id", most: USER_ID_CODE_POINTS });
   wrong.metadata(request.metadata);
   wrong.throwIfAny();
 }

@@ -2,6 +2,7 @@ import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import type { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { Failure } from "../failure.ts";
+import { actingUser } from "../identity/principal.ts";
 import type { SessionRef, SessionStore } from "../turns/ports.ts";
 import { callContextOf, touch } from "./call-context.ts";
 import { openPageToken, sealPageToken } from "./page-token.ts";
@@ -32,12 +33,13 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
 
   return {
     async createSession(request, context) {
-      checkCreateSessionRequest(request);
       const { principal } = callContextOf(context);
+      const userId = actingUser(principal, request.userId);
+      checkCreateSessionRequest(request, { userId });
       const session = await store.createSession({
         tenant: principal.tenant,
         sessionId: request.sessionId || crypto.randomUUID(),
-        userId: principal.userId ?? request.userId,
+        userId,
         version,
         ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
       });
@@ -51,9 +53,9 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
     },
 
     async listSessions(request, context) {
-      checkListRequest(request);
       const { principal } = callContextOf(context);
-      const userId = principal.userId ?? request.userId;
+      const userId = actingUser(principal, request.userId);
+      checkListRequest({ pageSize: request.pageSize, userId });
       const list = { kind: "sessions", tenant: principal.tenant, of: userId } as const;
       const [createTimeMs, sessionId] = openPageToken(request.pageToken, list)?.split("/") ?? [];
       const limit = pageSize(request.pageSize);

@@ -1,7 +1,7 @@
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { Failure } from "../failure.ts";
 import type { SessionStore } from "../turns/ports.ts";
-import type { MemoryState, StoredSession } from "./memory-state.ts";
+import { type MemoryState, type StoredSession, windowOf } from "./memory-state.ts";
 import { sessionView, timestampMs } from "./record-views.ts";
 import { withMetadata } from "./session-records.ts";
 
@@ -44,6 +44,11 @@ export function createMemorySessionStore(state: MemoryState): SessionStore {
     async listMessages(ref, { offset, limit }) {
       const page = state.find(ref)?.messages.slice(offset, offset + limit);
       return page?.flatMap(({ message }) => (message === undefined ? [] : [message]));
+    },
+
+    async readWindow(ref, messages) {
+      const session = state.find(ref);
+      return session && windowOf(session, messages);
     },
 
     async countActiveSessions() {

@@ -97,6 +97,11 @@ export function createMemoryState({ ttlMs, now }: { ttlMs: number; now: () => nu
   };
 }
 
+/** The history's newest messages. */
+export function windowOf(session: StoredSession, messages: number): MessageRecord[] {
+  return messages > 0 ? session.messages.slice(-messages) : [];
+}
+
 function newSession(session: NewSession, nowMs: number): StoredSession {
   return {
     ref: { tenant: session.tenant, sessionId: session.sessionId },

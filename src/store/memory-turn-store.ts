@@ -14,7 +14,7 @@ import {
 } from "../turns/ports.ts";
 import { sequenceOf } from "../turns/turn-log.ts";
 import { createLogHub } from "./log-hub.ts";
-import type { MemoryState, StoredSession, StoredTurn } from "./memory-state.ts";
+import { type MemoryState, type StoredSession, type StoredTurn, windowOf } from "./memory-state.ts";
 import { addUsage, firstSequenceOf, gapFailure, trimmedFailure, turnView, usageOf } from "./record-views.ts";
 import { busyFailure, QUEUE_FULL_RETRY_MS, sessionOfTurn } from "./session-records.ts";
 
@@ -238,10 +238,6 @@ function take({ session, nonce, untilMs }: { session: StoredSession; nonce: stri
     stop: turn.stop,
     takeovers: turn.takeovers,
   };
-}
-
-function windowOf(session: StoredSession, messages: number) {
-  return messages > 0 ? session.messages.slice(-messages) : [];
 }
 
 /** Appends what the log lacks. False: it had them all. */

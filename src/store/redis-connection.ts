@@ -45,18 +45,30 @@ export interface RedisConnectionOptions {
 /** A script's argument; numbers must be integers. */
 export type RedisArgument = string | number | Uint8Array;
 
+/** A Lua script and how many keys it takes. */
 export interface RedisScript {
-  readonly lua: string;
   readonly numberOfKeys: number;
+  readonly lua: string;
+  /** Writes nothing, so that no replica need have it. */
+  readonly readOnly?: true;
 }
 
-/** Runs a script with its keys, then its arguments; strings in its reply are Buffers. */
-export type RunScript = (args: readonly (string | Buffer)[]) => Promise<unknown>;
+/** Runs the scripts of a table, as {@link RedisConnection.run} those of `redis-scripts.ts`. */
+export type ScriptRunner<Name extends string> = (
+  script: Name,
+  keys: readonly string[],
+  args: readonly RedisArgument[],
+) => Promise<unknown>;
+
+/** Runs one script with its keys, then its arguments; strings in its reply are Buffers. */
+export type RunScript = (values: readonly (string | Buffer)[]) => Promise<unknown>;
 
 /** One Redis, or one Redis Cluster. All rejections are {@link Failure}s: STORE_UNAVAILABLE unless it says otherwise. */
 export interface RedisConnection {
   /** Runs a script of `redis-scripts.ts`; strings in its reply are Buffers. All keys are in one slot. */
   run(script: RedisScriptName, keys: readonly string[], args: readonly RedisArgument[]): Promise<unknown>;
+  /** Makes the scripts of a further table known, and returns how to run them. */
+  scripts<Name extends string>(table: Readonly<Record<Name, RedisScript>>): ScriptRunner<Name>;
   /** Whether what a script has written is not durable before the script's answer: a replica is waited for. */
   readonly waitsForReplica: boolean;
   /** Runs plain commands of the client with the same rejections. */
@@ -94,7 +106,6 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
     client.defineCommand(name, { lua: script.lua, numberOfKeys: script.numberOfKeys });
     return (values) => call(client, name, values) as Promise<unknown>;
   };
-  const scripts = new Map(Object.entries(REDIS_SCRIPTS).map(([name, script]) => [name, define(name, script)]));
   /** Masters that no replica has acknowledged the newest write of. */
   const lonely = new Set<string>();
   const warned = new Set<string>();
@@ -118,20 +129,29 @@ export function connectRedis(url: string, options: RedisConnectionOptions = {}):
     }
   };
 
+  const scripts = <Name extends string>(table: Readonly<Record<Name, RedisScript>>): ScriptRunner<Name> => {
+    const runs = new Map(Object.entries<RedisScript>(table).map(([name, script]) => [name, define(name, script)]));
+    const runLocally = (script: Name, values: readonly (string | Buffer)[]): Promise<unknown> => {
+      const run = runs.get(script);
+      if (run === undefined) throw new TypeError(`script ${script} is not defined`);
+      return run(values);
+    };
+    return (script, keys, args) =>
+      use(() => {
+        const values = [...keys, ...args.map(toArgument)];
+        return waitsForReplica && (table[script].readOnly !== true || DELIVERS.has(script))
+          ? runReplicated(client, script, { keys, values, lonely })
+          : runLocally(script, values);
+      });
+  };
+
   return {
     client,
     waitsForReplica,
     use,
     script: define,
-    run: (name, keys, args) =>
-      use(() => {
-        const script = scripts.get(name);
-        if (script === undefined) throw new TypeError(`script ${name} is not defined`);
-        const values = [...keys, ...args.map(toArgument)];
-        return waitsForReplica && (!isReading(name) || DELIVERS.has(name))
-          ? runReplicated(client, name, { keys, values, lonely })
-          : script(values);
-      }),
+    scripts,
+    run: scripts<RedisScriptName>(REDIS_SCRIPTS),
     async ping() {
       const infos = await use(async () => {
         // A command that routes by a slot waits until the Cluster's masters are known.
@@ -160,7 +180,7 @@ function call(client: object, script: string, values: readonly (string | Buffer)
 /** Runs a script and waits, on the connection that it ran on, until one replica has all that it wrote or read. */
 async function runReplicated(
   client: Redis | Cluster,
-  script: RedisScriptName,
+  script: string,
   {
     keys: [key = ""],
     values,
@@ -201,11 +221,7 @@ function slotOf(key: string): number {
 }
 
 /** Scripts that read what clients are given of a turn: nothing that a failover could unsay. */
-const DELIVERS: ReadonlySet<RedisScriptName> = new Set(["parleyReadLog", "parleyGetTurn"]);
-
-function isReading(script: RedisScriptName): boolean {
-  return "readOnly" in REDIS_SCRIPTS[script];
-}
+const DELIVERS: ReadonlySet<string> = new Set<RedisScriptName>(["parleyReadLog", "parleyGetTurn"]);
 
 /**
  * A script on one server. Sent past ioredis' own custom commands and pipelines, which cost twice as much as the rest of a

@@ -114,6 +114,14 @@ export function createRedisSessionStore({
       });
     },
 
+    async readWindow(ref, messages) {
+      const keys = sessionKeys(ref);
+      const window = await connection.run("parleyReadWindow", [keys.session, keys.messages], [messages]);
+      return window === null
+        ? undefined
+        : (window as Buffer[]).map((bytes) => decodeRecord(MessageRecordSchema, bytes));
+    },
+
     countActiveSessions: () => index.count(),
   };
 }

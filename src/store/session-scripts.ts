@@ -71,6 +71,17 @@ return gone
 `,
   },
 
+  /** The history's newest messages. KEYS: session, messages. ARGV: most. Result: the records, or nil: no such session. */
+  parleyReadWindow: {
+    numberOfKeys: 2,
+    readOnly: true,
+    lua: `
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+if ARGV[1] == '0' then return {} end
+return redis.call('LRANGE', KEYS[2], -ARGV[1], -1)
+`,
+  },
+
   /** Messages of the history. KEYS: session, messages. ARGV: offset, most. Result: the records, or nil: no such session. */
   parleyListMessages: {
     numberOfKeys: 2,

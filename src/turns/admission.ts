@@ -31,6 +31,8 @@ const TURN_SCHEMA_VERSION = 1;
 export interface TurnRequest {
   readonly tenant: string;
   readonly userId: string;
+  /** The team that pays; empty: none. */
+  readonly team: string;
   /** Empty: a new session. */
   readonly sessionId: string;
   readonly message: string;
@@ -108,8 +110,9 @@ async function* admitKeyed(
   }
 }
 
+/** Who pays is not the request's to say; two releases must make the same digest of one request. */
 async function claimOf(request: TurnRequest, { turnId }: TurnRef) {
-  const { tenant, userId, idempotencyKey: key, ...fields } = request;
+  const { tenant, userId, team: _, idempotencyKey: key, ...fields } = request;
   return { tenant, userId, key, turnId, requestHash: await requestHashOf(fields) };
 }
 
@@ -152,6 +155,7 @@ async function* admitNew(
     team,
     past: NO_PAST,
     usedBefore: NO_USAGE,
+    unsettled: [],
   });
   return { ref, begun: { running, firstEntry: turn.firstEntry } };
 }
@@ -176,6 +180,8 @@ function newTurn(
       maxTokens,
       createTime: timestampNow(),
       agentTeamJson: JSON.stringify(team),
+      team: request.team,
+      version,
       ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
     }),
     firstEntry: logEntry(1n, {

@@ -53,6 +53,8 @@ export interface SessionStore {
     ref: SessionRef,
     page: { readonly offset: number; readonly limit: number },
   ): Promise<Message[] | undefined>;
+  /** The history's newest messages, oldest first, as the next turn would get them; undefined: no such session. */
+  readWindow(ref: SessionRef, messages: number): Promise<MessageRecord[] | undefined>;
   /** Sessions alive now, over all tenants. */
   countActiveSessions(): Promise<number>;
 }

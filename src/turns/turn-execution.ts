@@ -3,12 +3,14 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { TurnRecord } from "../../gen/parley/storage/v1/turn_record_pb.js";
+import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import { runTeam } from "../engine/run-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
 import { Failure, type FailureReason } from "../failure.ts";
 import type { Lease, StopReason, UsageTotals } from "./ports.ts";
 import { sleep } from "./sleep.ts";
+import { createTurnAccount, type TurnAccount } from "./turn-account.ts";
 import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
 import { createTurnLogWriter } from "./turn-log-writer.ts";
 import type { CallTokens } from "./turn-observer.ts";
@@ -31,6 +33,8 @@ export interface BegunTurn {
   /** What former owners have written, and used. */
   readonly past: TurnPast;
   readonly usedBefore: UsageTotals;
+  /** Rows of the ledger that the log has and that may not have been charged. */
+  readonly unsettled: readonly UsageRecord[];
   /** Why the turn is not to go on but to end, if it is. */
   readonly end?: StopReason | Failure;
 }
@@ -58,15 +62,28 @@ export async function executeTurn(
     model: turn.team.agents[0].model,
     askTime: turn.record.createTime ?? timestampNow(),
     before: turn.usedBefore,
+    boundTokensBefore: turn.past.boundTokens,
   });
+  const { tenant, sessionId, turnId } = lease;
+  const { userId, useCase, team, version } = turn.record;
+  const account = createTurnAccount({
+    ...ports,
+    payer: { tenant, team, userId, useCase, sessionId, turnId, version },
+    owner: lease.nonce,
+    onOverHold: (call) => observer.overHold(turn, call),
+    onError: (error) => observer.unsettled(turn, error),
+  });
+  // The lost owner may have written what a call used and not have charged it.
+  for (const row of turn.unsettled) account.settle(row);
   const durably = <T>(write: () => Promise<T>): Promise<T> => {
     // Whoever gives a turn up cuts its calls: what they said of that is not to be written, the next owner makes them anew.
     lost.signal.throwIfAborted();
     return retryStore(write, { forMs: leaseMs, signal: lost.signal });
   };
-  // Counted when it is in the log, so that metrics and records agree even of a turn that is lost.
+  // Counted and charged when it is in the log, so that metrics, records and bills agree even of a turn that is lost.
   const recorded = (entries: readonly TurnLogEntry[]): void => {
     for (const call of entries.flatMap(tokensOf)) observer.tokensRecorded(call);
+    for (const { usageRecord } of entries) if (usageRecord !== undefined) account.settle(usageRecord);
   };
   const stopFor = (reason: StopReason): void => stop.abort(new TurnStopped(reason));
   const writer = createTurnLogWriter({
@@ -96,12 +113,13 @@ export async function executeTurn(
     past: turn.past,
     writer,
     tally,
+    account,
     maxTokens: turn.record.maxTokens,
     signal: stop.signal,
   });
 
   try {
-    const end = await workOn(turn, { ports, journal, signal: stop.signal });
+    const end = await workOn(turn, { ports, journal, attempts: account, signal: stop.signal });
     lost.signal.throwIfAborted();
     const emit = (event: TurnEvent): void => {
       tally.add(event);
@@ -136,6 +154,8 @@ export async function executeTurn(
     observer.turnLost({ turn, error: lost.signal.reason });
   } finally {
     clearInterval(renewal);
+    account.settleRest();
+    await account.idle();
   }
 }
 
@@ -145,12 +165,17 @@ type WorkEnd = TurnEnd & { readonly failure?: Failure };
 /** The team's work; a failure becomes an end of the turn, except where the turn itself is lost. */
 async function workOn(
   turn: BegunTurn,
-  { ports, journal, signal }: { ports: TurnRunnerPorts; journal: Journal; signal: AbortSignal },
+  {
+    ports,
+    journal,
+    attempts,
+    signal,
+  }: { ports: TurnRunnerPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
 ): Promise<WorkEnd> {
   const { record, team, window } = turn;
   const input = { team, history: window, message: record.message, maxTokens: record.maxTokens };
   try {
-    const run = () => runTeam(input, { ...journal, model: ports.model, tools: ports.tools, signal });
+    const run = () => runTeam(input, { ...journal, model: ports.model, attempts, tools: ports.tools, signal });
     const end = await ports.observer.around(turn, run);
     // Only a stop makes a team end so; why it was stopped is not the team's business.
     if (end.finishReason !== FinishReason.CANCELLED || !(signal.reason instanceof TurnStopped)) return end;
@@ -171,6 +196,7 @@ function setFailure(last: TurnLogEntry | undefined, failure: Failure | undefined
     $typeName: "parley.storage.v1.TurnFailure",
     reason: failure.reason,
     retryAfterMs: BigInt(Math.ceil(failure.facts.retryAfterMs ?? 0)),
+    quotas: (failure.facts.quotas ?? []).map((quota) => ({ $typeName: "parley.storage.v1.QuotaHit", ...quota })),
   };
 }
 

@@ -1,7 +1,15 @@
+import { create } from "@bufbuild/protobuf";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
-import type { ToolCallFinished, TurnStep } from "../../gen/parley/storage/v1/turn_step_pb.js";
-import type { TurnEvent, TurnPorts } from "../engine/turn.ts";
+import {
+  type CallPrepared,
+  CallPreparedSchema,
+  type ToolCallFinished,
+  type TurnStep,
+} from "../../gen/parley/storage/v1/turn_step_pb.js";
+import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
+import type { CallStep, TurnEvent, TurnPorts } from "../engine/turn.ts";
 import { Failure } from "../failure.ts";
+import type { TurnAccount } from "./turn-account.ts";
 import { sequenceOf } from "./turn-log.ts";
 import type { TurnLogWriter } from "./turn-log-writer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
@@ -14,16 +22,21 @@ export interface TurnPast {
   readonly lastSequence: bigint;
   /** The log's entries behind the newest finished call. */
   readonly tail: readonly TurnLogEntry[];
+  /** Tokens that count against the turn's bound. */
+  readonly boundTokens: number;
 }
 
 /** The past of a turn that has just begun: its log has turn_started. */
-export const NO_PAST: TurnPast = { steps: [], lastSequence: 1n, tail: [] };
+export const NO_PAST: TurnPast = { steps: [], lastSequence: 1n, tail: [], boundTokens: 0 };
 
 /** Sequence of the newest entry that the newest finished call, or else the turn's begin, has written. */
 export function sequenceOfNewestResult(steps: readonly TurnStep[]): bigint {
-  const newest = steps.findLast(({ step }) => step.case === "model" || step.case === "tool");
+  const newest = steps.findLast(isResult);
   return newest?.sequence ?? 1n;
 }
+
+/** A living owner that has lost its lease has aborted its call and settled it within this time, in milliseconds. */
+const OWNER_SETTLES_MS = 500;
 
 /**
  * The part of a team's ports that makes a turn survive its owner. A new owner runs the team anew. Calls that have ended are
@@ -38,6 +51,7 @@ export function createTurnJournal({
   past,
   writer,
   tally,
+  account,
   maxTokens,
   signal,
 }: {
@@ -45,14 +59,15 @@ export function createTurnJournal({
   past: TurnPast;
   writer: Pick<TurnLogWriter, "emit" | "record" | "flushed">;
   tally: TurnTally;
+  account: Pick<TurnAccount, "beginCall" | "loseCall" | "takeRow">;
   maxTokens: number;
   signal: AbortSignal;
-}): Omit<TurnPorts, "model" | "tools" | "signal"> & {
+}): Omit<TurnPorts, "model" | "attempts" | "tools" | "signal"> & {
   /** The team has ended: text of a call that was cut, and that it did not make again, is void. */
   close(): void;
 } {
   const lines = linesByCall(past.steps);
-  const lastFinished = Math.max(0, ...past.steps.filter(isFinished).map(({ call }) => call));
+  const lastFinished = Math.max(0, ...past.steps.filter(isResult).map(({ call }) => call));
   let calls = 0;
   let messages = 0;
   let toolCalls = 0;
@@ -68,28 +83,47 @@ export function createTurnJournal({
       return;
     }
     if (!live && calls < lastFinished) return;
+    write(event, event.case === "usageRecorded" ? account.takeRow() : undefined);
+  };
+  const write = (event: TurnEvent, row: UsageRecord | undefined): void => {
+    if (event.case === "usageRecorded" && row !== undefined) event.value.costMicroUsd = row.costMicroUsd;
     tally.add(event);
-    writer.emit(event);
+    writer.emit(event, row);
+  };
+  /** Charges what lost owners' attempts at a call used and no log has. */
+  const loseCall = async (call: number, step: CallStep, { graceMs }: { graceMs: number }): Promise<void> => {
+    const logged = new Set(past.tail.map(({ usageRecord }) => usageRecord?.recordId));
+    for (let attempt = 1; attempt <= formerAttempts(call); attempt++) {
+      for (const row of await account.loseCall(callId(call, attempt), { graceMs })) {
+        if (!logged.has(row.recordId)) write(usageEvent(step.agent, row), row);
+      }
+    }
   };
   /** Where the team begins to do what no owner has done. Returns what a lost owner's call had said. */
   const goLive = (): string => {
     if (live) return "";
     live = true;
-    return textSaid(past.tail.filter((entry) => sequenceOf(entry) > position));
+    const cutText = textSaid(past.tail.filter((entry) => sequenceOf(entry) > position));
+    if (cutText !== "") tally.addCut(cutText);
+    return cutText;
   };
   const makeVoid = (cutText: string): void => {
     if (cutText !== "") writer.emit({ case: "stepRestarted", value: { discardTextAfterSequence: position } });
   };
   const replayed = <Case extends "model" | "tool">(kind: Case, call: number) => {
-    const done = lines.get(call)?.find(isFinished);
+    const done = lines.get(call)?.find(isResult);
     if (done === undefined) return undefined;
     if (done.step.case !== kind) throw strayed();
     position = done.sequence;
     return done.step.value as Extract<TurnStep["step"], { case: Case }>["value"];
   };
+  const prepared = ({ agent, name }: CallStep): CallPrepared =>
+    create(CallPreparedSchema, { agent, name, usedTokens: BigInt(tally.boundTokens) });
   const callId = (call: number, attempt: number): string => `${turnId}/${call}/${attempt}`;
-  const attemptsOf = (call: number): number =>
-    lines.get(call)?.filter(({ step }) => step.case === "prepared").length ?? 0;
+  /** Attempts of former owners. The first attempt at a turn's first call is prepared by the turn's begin. */
+  const formerAttempts = (call: number): number =>
+    (lines.get(call)?.filter(({ step }) => step.case === "prepared").length ?? 0) +
+    (call === 1 && past !== NO_PAST ? 1 : 0);
 
   return {
     emit,
@@ -103,26 +137,29 @@ export function createTurnJournal({
         tally.addSpoken({ ...before, agent: step.agent, timeMs: Number(before.timeMs) });
         return before;
       }
+      const wasLive = live;
       const cutText = goLive();
       // What was said of a turn that is not to go on stays.
       const throwIfOver = async (): Promise<void> => {
-        if (signal.reason instanceof TurnStopped && cutText !== "") {
-          await run({ id: callId(call, attemptsOf(call)), cutText, isOver: true });
+        if (signal.reason instanceof TurnStopped) {
+          if (cutText !== "") await run({ id: callId(call, formerAttempts(call)), cutText, isOver: true });
+          // The owner of a turn that was taken from it to be ended may be alive, and know what its call used.
+          if (!wasLive) await loseCall(call, step, { graceMs: OWNER_SETTLES_MS });
         }
         signal.throwIfAborted();
       };
       await throwIfOver();
-      // The first attempt at a turn's first call is prepared by the turn's begin.
-      const attempt = attemptsOf(call) + (call === 1 && past !== NO_PAST ? 2 : 1);
+      const attempt = formerAttempts(call) + 1;
       if (call > 1 || attempt > 1) {
         writer.record(call, { case: "prepared", value: prepared(step) });
         await writer.flushed().catch((error: unknown) => throwIfOver().then(() => Promise.reject(error)));
         await throwIfOver();
       }
-      // In one write with the usage of the attempt that is void.
       makeVoid(cutText);
-      const result = await run({ id: callId(call, attempt), cutText, isOver: false });
-      result.usedTokens = BigInt(used(tally));
+      if (!wasLive) await loseCall(call, step, { graceMs: 0 });
+      account.beginCall(callId(call, attempt), step.agent);
+      const result = await run({ id: callId(call, attempt), cutText: "", isOver: false });
+      result.usedTokens = BigInt(tally.boundTokens);
       writer.record(call, { case: "model", value: result });
       return result;
     },
@@ -139,7 +176,7 @@ export function createTurnJournal({
       };
       if (wasStarted && (!step.idempotent || signal.aborted)) return finish(unknown());
       signal.throwIfAborted();
-      if (attemptsOf(call) === 0) {
+      if (lines.get(call) === undefined) {
         writer.record(call, { case: "prepared", value: prepared(step) });
         await writer.flushed();
       }
@@ -152,23 +189,23 @@ export function createTurnJournal({
     close: () => makeVoid(goLive()),
     newMessageId: () => `${turnId}.${++messages}`,
     newToolCallId: (modelsId) => `${modelsId || "call"}-${++toolCalls}`,
-    tokensLeft: () => maxTokens - (live || calls >= lastFinished ? used(tally) : usedTokens),
+    tokensLeft: () => maxTokens - (live || calls >= lastFinished ? tally.boundTokens : usedTokens),
   };
 }
 
-function used({ usage }: TurnTally): number {
-  return usage.promptTokens + usage.completionTokens;
-}
-
-function prepared({ agent, name }: { agent: string; name: string }) {
-  return { $typeName: "parley.storage.v1.CallPrepared", agent, name } as const;
+/** A call as the log tells of it. */
+function usageEvent(agent: string, { model, promptTokens, completionTokens, usageSource }: UsageRecord): TurnEvent {
+  const [prompt, completion] = [Number(promptTokens), Number(completionTokens)];
+  const tokenUsage = { promptTokens: prompt, completionTokens: completion, totalTokens: prompt + completion };
+  return { case: "usageRecorded", value: { agent, model, tokenUsage, usageSource } };
 }
 
 function linesByCall(steps: readonly TurnStep[]): ReadonlyMap<number, readonly TurnStep[]> {
   return Map.groupBy(steps, ({ call }) => call);
 }
 
-function isFinished({ step }: TurnStep): boolean {
+/** Whether a line is what came of a call. */
+export function isResult({ step }: TurnStep): boolean {
   return step.case === "model" || step.case === "tool";
 }
 

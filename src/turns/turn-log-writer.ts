@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { type TurnLogEntry, TurnLogEntrySchema } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { type TurnStep, TurnStepSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
+import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { TurnEvent } from "../engine/turn.ts";
 
 /** Version of the stored log and journal formats that this release writes. */
@@ -13,7 +14,8 @@ const SCHEMA_VERSION = 1;
 const COALESCE_MS = 25;
 
 export interface TurnLogWriter {
-  emit(event: TurnEvent): void;
+  /** With usage: the row of the ledger that the call is to have, which is kept with the event. */
+  emit(event: TurnEvent, usageRecord?: UsageRecord): void;
   /** Puts a line into the journal, behind the events before it and in one write with them. */
   record(call: number, step: TurnStep["step"]): void;
   /** Resolves when all so far is durable; rejects when it never will be. */
@@ -65,7 +67,7 @@ export function createTurnLogWriter({
     const entries: TurnLogEntry[] = [];
     const steps: TurnStep[] = [];
     for (const one of pending) {
-      if ("event" in one) entries.push(logEntry(++sequence, one.event));
+      if ("event" in one) entries.push(logEntry(++sequence, one.event, one.usageRecord));
       else steps.push(create(TurnStepSchema, { schemaVersion: SCHEMA_VERSION, line: ++line, sequence, ...one }));
     }
     pending = [];
@@ -129,9 +131,9 @@ export function createTurnLogWriter({
   };
 
   return {
-    emit(event) {
+    emit(event, usageRecord) {
       if (closed !== undefined && "error" in closed) return;
-      put({ event });
+      put({ event, usageRecord });
       if (event.case === "textDelta" && !speaking) hurry();
       speaking = event.case === "textDelta" || (speaking && event.case !== "messageCompleted");
       schedule();
@@ -166,7 +168,9 @@ export function createTurnLogWriter({
 }
 
 /** An event or a journal line that has no number yet. */
-type Pending = { readonly event: TurnEvent } | { readonly call: number; readonly step: TurnStep["step"] };
+type Pending =
+  | { readonly event: TurnEvent; readonly usageRecord?: UsageRecord | undefined }
+  | { readonly call: number; readonly step: TurnStep["step"] };
 
 /** Two text deltas of an agent as one; undefined: they are not. */
 function mergedDelta(first: TurnEvent, second: TurnEvent): TurnEvent | undefined {
@@ -186,6 +190,10 @@ function atEndOfTick(run: () => void): { cancel(): void } {
 }
 
 /** A numbered event as it is stored. */
-export function logEntry(sequence: bigint, event: TurnEvent): TurnLogEntry {
-  return create(TurnLogEntrySchema, { schemaVersion: SCHEMA_VERSION, event: { sequence, event } });
+export function logEntry(sequence: bigint, event: TurnEvent, usageRecord?: UsageRecord): TurnLogEntry {
+  return create(TurnLogEntrySchema, {
+    schemaVersion: SCHEMA_VERSION,
+    event: { sequence, event },
+    ...(usageRecord === undefined ? {} : { usageRecord }),
+  });
 }

@@ -9,8 +9,11 @@ import { Failure, type FailureReason } from "../failure.ts";
 export function failureOfLastEntry(entry: TurnLogEntry): Failure | undefined {
   const { failure } = entry;
   if (failure !== undefined) {
-    const facts = failure.retryAfterMs > 0n ? { retryAfterMs: Number(failure.retryAfterMs) } : {};
-    return new Failure(failure.reason as FailureReason, facts);
+    const { reason, retryAfterMs, quotas } = failure;
+    return new Failure(reason as FailureReason, {
+      ...(retryAfterMs > 0n ? { retryAfterMs: Number(retryAfterMs) } : {}),
+      ...(quotas.length > 0 ? { quotas } : {}),
+    });
   }
   const event = entry.event?.event;
   if (event?.case !== "turnCompleted") return undefined;

@@ -22,6 +22,10 @@ export interface TurnObserver {
   turnLost(loss: { readonly turn: BegunTurn; readonly error: unknown }): void;
   /** The turn's owner was lost; this process goes on. */
   turnTakenOver(takeover: { readonly lease: Lease; readonly takeovers: number }): void;
+  /** A provider counted more of a call than was held for it: it is charged, though it may cross a cap. */
+  overHold(turn: BegunTurn, call: CallTokens): void;
+  /** A call could not be charged; the account will charge it in full, and that be corrected. */
+  unsettled(turn: BegunTurn, error: unknown): void;
   /** A defect of ours. */
   unexpected(turn: BegunTurn, error: unknown): void;
 }

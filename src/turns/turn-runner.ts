@@ -5,6 +5,7 @@ import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import type { ClaimedTurn, StopReason, TurnRef, TurnStore } from "./ports.ts";
 import { sleep } from "./sleep.ts";
+import type { AccountPorts } from "./turn-account.ts";
 import { type BegunTurn, executeTurn } from "./turn-execution.ts";
 import type { TurnObserver } from "./turn-observer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
@@ -19,7 +20,7 @@ export interface RunningTurn {
   readonly lost: AbortSignal;
 }
 
-export interface TurnRunnerPorts {
+export interface TurnRunnerPorts extends AccountPorts {
   readonly store: TurnStore;
   readonly model: Model;
   readonly tools: ToolBox;

@@ -1,9 +1,12 @@
+import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
+import type { TurnStep } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { TeamDefinition } from "../engine/team.ts";
 import { Failure } from "../failure.ts";
 import type { ClaimedTurn, TurnRef, TurnStore } from "./ports.ts";
 import type { BegunTurn } from "./turn-execution.ts";
-import { sequenceOfNewestResult } from "./turn-journal.ts";
+import { isResult, sequenceOfNewestResult } from "./turn-journal.ts";
+import { sequenceOf } from "./turn-log.ts";
 
 /** A turn that has changed its owner more often than this ends: it is likely what its owners die of. */
 const MAX_TAKEOVERS = 5;
@@ -18,17 +21,38 @@ export async function resumedTurn(
 ): Promise<BegunTurn> {
   const { lease, record, window, steps, lastSequence, usage: usedBefore, stop, takeovers } = claimed;
   const team = teamOf(record.agentTeamJson) ?? teams.get(record.agentTeam);
-  const tail = await readTail(store, lease, sequenceOfNewestResult(steps));
+  const newest = sequenceOfNewestResult(steps);
+  const recent = await readTail(store, lease, sequenceBeforeNewestResult(steps));
+  const tail = recent.filter((entry) => sequenceOf(entry) > newest);
   const end = stop ?? (team === undefined || takeovers > MAX_TAKEOVERS ? new Failure("TURN_LOST") : undefined);
   return {
     lease,
     record,
     window,
     team: team ?? UNKNOWN_TEAM,
-    past: { steps, lastSequence, tail },
+    past: { steps, lastSequence, tail, boundTokens: boundTokens(steps, tail) },
     usedBefore,
+    unsettled: recent.flatMap(({ usageRecord }) => (usageRecord === undefined ? [] : [usageRecord])),
     ...(end === undefined ? {} : { end }),
   };
+}
+
+/** Where the newest finished call, or else the turn, began: what it used stands behind that. */
+function sequenceBeforeNewestResult(steps: readonly TurnStep[]): bigint {
+  const index = steps.findLastIndex(isResult);
+  return steps.slice(0, Math.max(0, index)).findLast(isResult)?.sequence ?? 0n;
+}
+
+/** Tokens of the turn's bound that were used by the newest line of the journal that says so, and since. */
+function boundTokens(steps: readonly TurnStep[], tail: readonly TurnLogEntry[]): number {
+  const line = steps.findLast(({ step }) => step.case === "model" || step.case === "prepared");
+  const used = line?.step.case === "model" || line?.step.case === "prepared" ? Number(line.step.value.usedTokens) : 0;
+  return tail.reduce((sum, { event }) => {
+    const since =
+      event?.event.case === "usageRecorded" && event.sequence > (line?.sequence ?? 0n) ? event.event.value : undefined;
+    if (since === undefined || since.usageSource === UsageSource.HOLD_MAXIMUM) return sum;
+    return sum + (since.tokenUsage?.totalTokens ?? 0);
+  }, used);
 }
 
 /** The team as the turn began with it; undefined: the record was written by a release that did not keep it. */

@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type Message, Role } from "../../gen/parley/chat/v1/message_pb.js";
+import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
@@ -19,6 +20,10 @@ export interface TurnTally {
   addSpoken(message: { agent: string; content: string; messageId: string; timeMs: number }): void;
   /** Tokens and cost of all calls, former owners' included. */
   readonly usage: UsageTotals;
+  /** Tokens that count against the turn's bound: of a lost call only what the log holds (DESIGN §4). */
+  readonly boundTokens: number;
+  /** Counts what a lost call had said. */
+  addCut(text: string): void;
   commit(end: { entries: readonly TurnLogEntry[]; finishReason: FinishReason }): TurnCommit;
 }
 
@@ -31,6 +36,7 @@ export function createTurnTally({
   model,
   askTime,
   before,
+  boundTokensBefore,
 }: {
   turnId: string;
   /** The user's message. */
@@ -41,10 +47,13 @@ export function createTurnTally({
   askTime: Timestamp;
   /** What the turn had used when this owner got it. */
   before: UsageTotals;
+  /** What of that counts against the turn's bound. */
+  boundTokensBefore: number;
 }): TurnTally {
   const tokenizer = tokenizerFor(model);
   const spoken: { agent: string; content: string; messageId: string; createTime: Timestamp }[] = [];
   let { promptTokens, completionTokens, costMicroUsd } = before;
+  let boundTokens = boundTokensBefore;
   const record = (said: Omit<Message, "$typeName" | "$unknown" | "turnId">): MessageRecord =>
     create(MessageRecordSchema, {
       schemaVersion: MESSAGE_SCHEMA_VERSION,
@@ -61,10 +70,18 @@ export function createTurnTally({
         promptTokens += event.value.tokenUsage?.promptTokens ?? 0;
         completionTokens += event.value.tokenUsage?.completionTokens ?? 0;
         costMicroUsd += event.value.costMicroUsd ?? 0n;
+        if (event.value.usageSource !== UsageSource.HOLD_MAXIMUM)
+          boundTokens += event.value.tokenUsage?.totalTokens ?? 0;
       }
     },
     addSpoken({ timeMs, ...said }) {
       if (said.content !== "") spoken.push({ ...said, createTime: timestampFromMs(timeMs) });
+    },
+    addCut(text) {
+      boundTokens += tokenizer.countText(text);
+    },
+    get boundTokens() {
+      return boundTokens;
     },
     get usage() {
       return { promptTokens, completionTokens, costMicroUsd };

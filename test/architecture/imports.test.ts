@@ -9,18 +9,27 @@ const root = join(import.meta.dirname, "../..");
 const allowed: Readonly<Record<string, readonly string[]>> = {
   "src/failure.ts": ["gen"],
   "src/engine": ["gen", "src/failure.ts"],
-  "src/identity": ["gen", "src/failure.ts"],
+  "src/identity": ["gen", "src/failure.ts", "src/store", "src/platform"],
   "src/accounts": ["gen", "src/failure.ts", "src/store"],
   "src/platform": [],
   "src/turns": ["gen", "src/failure.ts", "src/engine", "src/accounts"],
   "src/store": ["gen", "src/failure.ts", "src/turns"],
   "src/providers": ["gen", "src/failure.ts", "src/engine"],
   "src/rpc": ["gen", "src/failure.ts", "src/identity", "src/platform", "src/turns"],
-  "src/parley-yaml.ts": ["src/engine"],
+  "src/parley-yaml.ts": ["src/engine", "src/accounts"],
   "src/tools": ["src/engine"],
-  "src/config.ts": ["src/engine", "src/tools", "src/parley-yaml.ts"],
+  "src/config.ts": ["src/engine", "src/tools", "src/parley-yaml.ts", "src/accounts", "src/identity", "src/platform"],
   "src/package-facts.ts": [],
 };
+
+/** What the sidecar may import of the service: state, identity, and of the RPC layer what every port has. */
+const ofService: readonly RegExp[] = [
+  /^gen\//,
+  /^sidecar\//,
+  /^src\/(platform|accounts|store|identity)\//,
+  /^src\/(failure|package-facts)\.ts$/,
+  /^src\/rpc\/(http-server|routes|interceptors|metrics-observer|error-table|error-mapping|call-context|health-handlers|reflection-handlers)\.ts$/,
+];
 
 /** Packages that only some parts may know. */
 const packages: Readonly<Record<string, readonly string[]>> = {
@@ -30,6 +39,8 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   openai: ["src/providers"],
   opossum: ["src/providers"],
   undici: ["src/providers"],
+  jose: ["src/identity"],
+  "@pydantic/genai-prices": ["src/accounts"],
 };
 
 interface Import {
@@ -71,6 +82,14 @@ test("imports go one way", async () => {
 test("src imports nothing of the sidecar, the standalone, the console or the tests", async () => {
   const imports = await importsOf("src/**/*.ts");
   expect(imports.filter(({ target }) => /^(sidecar|standalone|web|test|bench)\//.test(target))).toEqual([]);
+});
+
+test("the sidecar imports of the service what every process has, and nothing of turns and models", async () => {
+  const imports = (await importsOf("sidecar/**/*.ts")).filter(({ target }) =>
+    /^(src|gen|sidecar|standalone|web|test)\//.test(target),
+  );
+  expect(imports.length).toBeGreaterThan(10);
+  expect(imports.filter(({ target }) => !ofService.some((may) => may.test(target)))).toEqual([]);
 });
 
 test("Connect, Redis and the model client are known to one part each", async () => {

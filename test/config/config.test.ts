@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { ConfigError, loadConfig } from "../../src/config.ts";
+import { loadConfig } from "../../src/config.ts";
+import { ConfigError } from "../../src/platform/environment.ts";
 
 /** Loads a configuration from an environment and the text of a parley.yaml. */
 function load(env: Record<string, string>, yaml?: string) {
@@ -109,6 +110,36 @@ describe("the environment", () => {
     expect(problems.join()).not.toContain("hunter2");
   });
 
+  test("callers are known as AUTH_MODE says, with all that it needs and nothing that it does not", () => {
+    expect(load({}).auth).toEqual({ mode: "none" });
+    const redis = { REDIS_URL: "redis://localhost" };
+    expect(load({ ...redis, AUTH_MODE: "api_key", HOST: "0.0.0.0" }).auth).toEqual({ mode: "api_key" });
+    const jwt = { JWT_ISSUER: "https://issuer/", JWT_AUDIENCE: "parley", JWKS_URL: "https://issuer/jwks" };
+    const { auth } = load({ AUTH_MODE: "jwt", ...jwt });
+    expect(auth).toEqual({
+      mode: "jwt",
+      issuer: "https://issuer/",
+      audience: "parley",
+      jwksUrl: "https://issuer/jwks",
+    });
+    const namesOf = (env: Record<string, string>) => problemsOf(env).map((problem) => problem.split(": ")[0]);
+    expect(namesOf({ AUTH_MODE: "jwt" })).toEqual(["JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL"]);
+    expect(namesOf({ AUTH_MODE: "api_key" })).toEqual(["AUTH_MODE"]);
+    expect(namesOf({ ...redis, AUTH_MODE: "api_key", ...jwt })).toEqual(["JWT_ISSUER", "JWT_AUDIENCE", "JWKS_URL"]);
+    expect(namesOf({ AUTH_MODE: "jwt", ...jwt, JWKS_URL: "issuer" })).toEqual(["JWKS_URL"]);
+  });
+
+  test("a certificate comes with its key, and both can be read", () => {
+    expect(load({}).tls).toBeUndefined();
+    const files = { TLS_CERT: "conf/parley.yaml", TLS_KEY: "conf/parley.yaml" };
+    expect(load(files, "").tls).toEqual({ certPath: "conf/parley.yaml", keyPath: "conf/parley.yaml" });
+    expect(problemsOf({ TLS_KEY: "key.pem" })).toEqual(["TLS_KEY: needs TLS_CERT too"]);
+    expect(problemsOf({ TLS_CERT: "cert.pem", TLS_KEY: "key.pem" })).toEqual([
+      "TLS_CERT: cannot read cert.pem",
+      "TLS_KEY: cannot read key.pem",
+    ]);
+  });
+
   test("beyond loopback only where that is meant", () => {
     expect(load({ HOST: "0.0.0.0", ALLOW_UNAUTHENTICATED: "true" }).host).toBe("0.0.0.0");
     for (const host of ["127.0.0.1", "127.1.2.3", "localhost", "::1"]) expect(load({ HOST: host }).host).toBe(host);
@@ -126,6 +157,14 @@ describe("parley.yaml", () => {
       "conf/parley.yaml:4: models.m.endpoints.0.api_key_env: NO_SUCH_KEY is not set",
     ],
     ["agents: [\n", "conf/parley.yaml:"],
+    [
+      "budgets:\n  - scope: user\n    period: day\n    limit_tokens: 1\n",
+      "conf/parley.yaml:1: budgets.0: must have an id",
+    ],
+    [
+      "prices:\n  default:\n    input_usd_per_million: 0\n    output_usd_per_million: 1\n",
+      "prices.default: must not be free",
+    ],
   ])("%j has a problem that names file, line and field", (yaml, beginning) => {
     const problems = problemsOf({}, yaml);
     expect(problems).toHaveLength(1);

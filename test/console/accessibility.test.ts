@@ -9,7 +9,7 @@ const YAML = JSON.stringify(
 );
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 test("the page has landmarks and one first heading, in a language that is named", async () => {
   const page = await browser.visit(app.url);

@@ -14,7 +14,7 @@ import { choose, hasFocus, messageField, send, sessionIdOf, stopButton, turns, u
 const YAML = JSON.stringify(singleTeams({ narrator: { model: "sim-9999x20" }, assistant: {} }));
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 /** A page whose session is telling a story that nobody waits for. */
 async function pageAmidStory(): Promise<Page> {

@@ -20,7 +20,7 @@ import {
 const YAML = JSON.stringify(singleTeams({ assistant: {}, narrator: { model: "sim-9999x5" } }));
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 // One that takes long enough to be watched, and is stopped by its page's end.
 
@@ -33,12 +33,14 @@ test("the first visit says what to do, and the message field has the focus", asy
   expect(await page.title()).toBe("New session · Parley");
 });
 
-test("the first message begins a session, and its answer is shown with tokens and time", async () => {
+test("the first message begins a session, and its answer is shown with tokens, cost and time", async () => {
   const page = await browser.visit(app.url);
   const turn = await say(page, "hello there");
   expect(await turn.locator(".question").textContent()).toContain("hello there");
   expect(await turn.locator(".reply").textContent()).toContain("You said: “hello there”.");
-  expect(await turn.locator(".facts").textContent()).toMatch(/^\d+ tokens \(\d+ in, \d+ out\) · [\d.]+ m?s$/);
+  expect(await turn.locator(".facts").textContent()).toMatch(
+    /^\d+ tokens \(\d+ in, \d+ out\) · \$[\d.]+ · [\d.]+ m?s$/,
+  );
   await eventually(() => sessionButtons(page).allInnerTexts()).toEqual([
     expect.stringMatching(/^hello there\s+2 messages · just now$/),
   ]);

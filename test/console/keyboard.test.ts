@@ -23,7 +23,7 @@ const YAML = JSON.stringify(
 );
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 test("Enter sends, Shift+Enter begins a line, and the field keeps the focus", async () => {
   const page = await browser.visit(app.url);

@@ -8,7 +8,7 @@ import { choose, hasFocus, messageField, say, send, sendButton, sessionButtons, 
 const YAML = JSON.stringify(singleTeams({ assistant: {}, narrator: { model: "sim-9999x20" } }));
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 const visit = () => browser.visit(app.url, { viewport: { width: 360, height: 640 } });
 const menu = (page: Page) => page.getByRole("button", { name: "Sessions", exact: true });

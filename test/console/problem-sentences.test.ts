@@ -24,6 +24,7 @@ const NOT_OF_THE_CONSOLE: readonly FailureReason[] = [
   "DEADLINE_TOO_LONG",
   "SESSION_EXISTS",
   "CONTINUE_NOT_POSSIBLE",
+  "PREVIEW_STALE",
 ];
 
 test.each(reasons.filter((reason) => !NOT_OF_THE_CONSOLE.includes(reason)))(

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import { agoText, costText, durationText, endSentence, tokensText } from "../../web/src/sentences.ts";
+import { agoText, costText, durationText, endSentence, headroomText, tokensText } from "../../web/src/sentences.ts";
 
 test.each([
   [0, "0 ms"],
@@ -31,6 +31,19 @@ test.each([
   [1_500_000n, "$1.50"],
 ])("%d micro-dollars are told as %s", (cost, text) => {
   expect(costText(cost)).toBe(text);
+});
+
+test.each([
+  [[], ""],
+  [[{}], ""],
+  [[{ leftMicroUsd: 0n }], "Left of your budget: $0"],
+  [[{ leftTokens: 1_200n }], "Left of your budget: 1,200 tokens"],
+  [
+    [{ leftMicroUsd: 4_980_000n, leftTokens: 9n }, { leftMicroUsd: 12_345n }, { leftTokens: 10n }],
+    "Left of your budget: $0.0123, 9 tokens",
+  ],
+])("budgets with %o left are told as %s", (headroom, text) => {
+  expect(headroomText(headroom)).toBe(text);
 });
 
 const MINUTE = 60_000;

@@ -21,7 +21,7 @@ import {
 const YAML = JSON.stringify(singleTeams({ assistant: {}, narrator: { model: "sim-9999x5" } }));
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 /** Sessions belong to a user: each test has its own. */
 let users = 0;

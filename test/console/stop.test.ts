@@ -13,7 +13,7 @@ const browser = useBrowser();
 let app: TestApp;
 beforeAll(async () => {
   // Nobody waits for its end.
-  app = await startTestApp({ model: "sim-9999x20", env: { DRAIN_MS: "0" } });
+  app = await startTestApp({ model: "sim-9999x20", env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 });
 afterAll(() => app.close());
 

@@ -27,7 +27,7 @@ const YAML = JSON.stringify(
 );
 
 const browser = useBrowser();
-const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0" } });
+const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000" } });
 
 async function twoTabs(): Promise<{ first: Page; second: Page }> {
   const first = await browser.visit(app.url);

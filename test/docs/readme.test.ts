@@ -24,7 +24,7 @@ interface Served {
 async function make(target: string, env: Record<string, string>): Promise<Served> {
   const child = spawn("make", [target], {
     cwd: root,
-    env: { ...process.env, PORT: "0", OPS_PORT: "0", ...env },
+    env: { ...process.env, PORT: "0", OPS_PORT: "0", USAGE_PORT: "0", USAGE_OPS_PORT: "0", ...env },
     stdio: ["ignore", "pipe", "inherit"],
     detached: true,
   });

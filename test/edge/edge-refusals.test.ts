@@ -130,7 +130,7 @@ describe("Redis", () => {
     const { chat, sessions } = callerOf({ url }, json);
     expect((await refusalOf(chat.chat({ userId: USER }))).code).toBe(Code.InvalidArgument);
     expect((await refusalOf(sessions.getSession({ sessionId: "a b" }))).code).toBe(Code.InvalidArgument);
-    expect((await refusalOf(chat.previewChat({ message: "hello", userId: USER }))).code).toBe(Code.Unimplemented);
+    expect((await refusalOf(chat.previewChat({ userId: USER }))).code).toBe(Code.InvalidArgument);
     expect((await fetch(url)).status).toBe(404);
     expect(redis.connections()).toBe(0);
 

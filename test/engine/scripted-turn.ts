@@ -76,6 +76,7 @@ export async function run({
     );
   const end = await runTeam(turn, {
     signal: stop.signal,
+    attempts: { beforeAttempt: async () => undefined, onUnsent: () => undefined, onAttempt: () => undefined },
     emit: (event) => void events.push(event),
     newMessageId: () => `m${++messageIds}`,
     newToolCallId: (modelsId) => `${modelsId}-${++toolCallIds}`,
@@ -83,17 +84,20 @@ export async function run({
     modelStep: (_, make) => make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false }),
     toolStep: (_, call) => call.run({ id: `tool-${toolCallIds}` }),
     tools: new Map(tools.map((tool) => [tool.name, tool])),
-    model: withAttempts({
-      async call(request, observer) {
-        const scripted = script[requests.length] ?? expect.fail("the script has no such call");
-        requests.push(request);
-        for (const attempt of scripted.failedBefore ?? []) observer.onAttempt(attempt);
-        for (const piece of scripted.pieces) observer.onText(piece);
-        scripted.before?.();
-        if (scripted.failure !== undefined) throw scripted.failure;
-        return scripted;
+    model: withAttempts(
+      {
+        async call(request, observer) {
+          const scripted = script[requests.length] ?? expect.fail("the script has no such call");
+          requests.push(request);
+          for (const attempt of scripted.failedBefore ?? []) observer.onAttempt(attempt);
+          for (const piece of scripted.pieces) observer.onText(piece);
+          scripted.before?.();
+          if (scripted.failure !== undefined) throw scripted.failure;
+          return scripted;
+        },
       },
-    }),
+      "gpt-4",
+    ),
   });
   const deltas = events.flatMap((event) => (event.case === "textDelta" ? [event.value.text] : []));
   const content = events.findLast((event) => event.case === "messageCompleted")?.value.content;

@@ -42,6 +42,14 @@ test.each([
   expect(start(options).url).toBe(url);
 });
 
+/** An observer that nothing is told to. */
+const NOBODY = {
+  onText: () => {},
+  onAttempt: () => {},
+  onUnsent: () => {},
+  beforeAttempt: async () => {},
+};
+
 test("a turn's spans arrive as one trace with the conventions' attributes", async () => {
   const collector = await startCollector();
   const tracing = start({ endpoint: collector.url, env: {} });
@@ -50,7 +58,7 @@ test("a turn's spans arrive as one trace with the conventions' attributes", asyn
   await context.with(trace.setSpan(context.active(), rpc), () =>
     inAgentSpan(WORK, async () => {
       await Promise.resolve();
-      return model.call(REQUEST, { signal: new AbortController().signal, onText: () => {}, onAttempt: () => {} });
+      return model.call(REQUEST, { signal: new AbortController().signal, ...NOBODY });
     }),
   );
   rpc.end();
@@ -107,7 +115,7 @@ test("a turn's spans arrive as one trace with the conventions' attributes", asyn
 test("no content is in any span, failed calls included: neither messages nor an error's text", async () => {
   const collector = await startCollector();
   const tracing = start({ endpoint: collector.url, env: {} });
-  const observer = { signal: new AbortController().signal, onText: () => {}, onAttempt: () => {} };
+  const observer = { signal: new AbortController().signal, ...NOBODY };
   const failing: Model = { call: () => Promise.reject(new TypeError("SECRET in an error")) };
   await withChatSpans(answering(REPLY), { provider: "openai" }).call(REQUEST, observer);
   await inAgentSpan(WORK, () => withChatSpans(failing, { provider: "openai" }).call(REQUEST, observer)).catch(() => {});
@@ -138,7 +146,7 @@ test.each([
   const collector = await startCollector();
   const tracing = start({ endpoint: collector.url, env: {} });
   const model = withChatSpans({ call: () => Promise.reject(error) }, { provider: "openai" });
-  const call = model.call(REQUEST, { signal: new AbortController().signal, onText: () => {}, onAttempt: () => {} });
+  const call = model.call(REQUEST, { signal: new AbortController().signal, ...NOBODY });
   await expect(call).rejects.toBe(error);
   await tracing.shutdown();
   expect(collector.spans).toMatchObject([{ name: "chat gpt-4", statusCode: 2, attributes }]);

@@ -62,6 +62,20 @@ test("calls that were cancelled do not count at all", async () => {
   expect(states).toEqual(["closed", "open"]);
 });
 
+test("calls that a budget or the store kept from being sent do not count at all", async () => {
+  const { breaker, model, states } = guarded();
+  for (const reason of ["BUDGET_EXHAUSTED", "STORE_UNAVAILABLE", "INTERNAL"] as const) {
+    const beforeAttempt = () => Promise.reject(new Failure(reason));
+    for (let call = 0; call < MIN_CALLS * 5; call++) {
+      expect((await outcomeOf(breaker, {}, { beforeAttempt })).failure?.reason).toBe(reason);
+    }
+  }
+  expect(states).toEqual(["closed"]);
+  // Had they counted as successes, these would be too small a share.
+  for (let call = 0; call < MIN_CALLS; call++) await outcomeOf(breaker);
+  expect([model.calls, states]).toEqual([MIN_CALLS, ["closed", "open"]]);
+});
+
 test.each([
   ["below its share of failures", 49, ["closed"]],
   ["at its share of failures", 50, ["closed", "open"]],
@@ -205,11 +219,12 @@ function scripted(first: Behaviour) {
   let held: { behaviour: Behaviour; spoken: Promise<void>; ended: Promise<void> } | undefined;
   let calls = 0;
   const model: Model = {
-    async call(_, { onText }) {
-      calls++;
+    async call({ model: name }, { onText, beforeAttempt }) {
       const mine = held;
       held = undefined;
       const { says = "", failure, neverSent = false } = mine?.behaviour ?? behaviour;
+      await beforeAttempt({ model: name, promptTokens: 1, maxOutputTokens: 1, timeoutMs: 1 });
+      calls++;
       await mine?.spoken;
       if (says !== "") onText(says);
       await mine?.ended;

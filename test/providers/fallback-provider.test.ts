@@ -126,19 +126,22 @@ function chainOf(behaviours: readonly Behaviour[]) {
   const requests: ModelRequest[] = [];
   const models = behaviours.map(({ failure, says, usage = used(10, 0), neverSent = false, before }, index): Model => {
     const name = String.fromCharCode("a".charCodeAt(0) + index);
-    return withAttempts({
-      async call(request, { onText }) {
-        asked.push(name);
-        requests.push(request);
-        before?.();
-        if (failure !== undefined) {
-          if (says !== undefined) onText(says);
-          throw neverSent ? new Failure(failure) : new ModelCallFailure(failure, { model: name, usage });
-        }
-        onText(`I am ${name}`);
-        return { model: name, text: `I am ${name}`, toolCalls: [], ended: "stop", usage };
+    return withAttempts(
+      {
+        async call(request, { onText }) {
+          asked.push(name);
+          requests.push(request);
+          before?.();
+          if (failure !== undefined) {
+            if (says !== undefined) onText(says);
+            throw neverSent ? new Failure(failure) : new ModelCallFailure(failure, { model: name, usage });
+          }
+          onText(`I am ${name}`);
+          return { model: name, text: `I am ${name}`, toolCalls: [], ended: "stop", usage };
+        },
       },
-    });
+      name,
+    );
   });
   return { model: withFallback(models as [Model, ...Model[]]), asked, requests };
 }

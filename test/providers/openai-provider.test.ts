@@ -101,6 +101,8 @@ describe.each([
       expect(reply?.usage).toEqual({
         promptTokens: call?.promptTokens,
         completionTokens: call?.completionTokens,
+        cachedPromptTokens: 0,
+        reasoningTokens: 0,
         source: UsageSource.PROVIDER,
       });
     });

@@ -1,4 +1,11 @@
-import type { CallUsage, Model, ModelAttempt, ModelReply, ModelRequest } from "../../src/engine/model.ts";
+import type {
+  CallUsage,
+  Model,
+  ModelAttempt,
+  ModelObserver,
+  ModelReply,
+  ModelRequest,
+} from "../../src/engine/model.ts";
 import { ModelCallFailure } from "../../src/engine/model.ts";
 import { Failure } from "../../src/failure.ts";
 
@@ -31,7 +38,11 @@ export interface CallOutcome {
 export async function outcomeOf(
   model: Model,
   request: Partial<ModelRequest> = {},
-  { signal = new AbortController().signal, onText }: { signal?: AbortSignal; onText?: (text: string) => void } = {},
+  {
+    signal = new AbortController().signal,
+    onText,
+    beforeAttempt = async () => undefined,
+  }: Partial<Pick<ModelObserver, "signal" | "onText" | "beforeAttempt">> = {},
 ): Promise<CallOutcome> {
   const pieces: string[] = [];
   const attempts: ModelAttempt[] = [];
@@ -41,6 +52,8 @@ export async function outcomeOf(
       pieces.push(text);
       onText?.(text);
     },
+    beforeAttempt,
+    onUnsent: () => undefined,
     onAttempt: (attempt: ModelAttempt) => void attempts.push(attempt),
   };
   try {

@@ -3,8 +3,11 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ChatService, type StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
-import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
+import { type TokenUsage, UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
+import { costMicroUsd } from "../../src/accounts/model-price.ts";
+import { createPriceTable } from "../../src/accounts/price-table.ts";
+import { pricesYamlSchema, readPrices } from "../../src/accounts/prices-yaml.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import { startInMemory } from "./in-memory.ts";
 import { drained } from "./refusals.ts";
@@ -26,6 +29,14 @@ const ways = [
   { name: "in memory", transport: () => memory.transport },
   ...wires.map((wire) => ({ name: wire.name, transport: () => wire.transport(app.url) })),
 ];
+
+const price = createPriceTable(readPrices(pricesYamlSchema.parse(undefined))).at("gpt-4", Date.now());
+
+/** What a call of gpt-4 costs. */
+function costOf({ promptTokens = 0, completionTokens = 0 }: Partial<TokenUsage> = {}): bigint {
+  expect(promptTokens * completionTokens).toBeGreaterThan(0);
+  return costMicroUsd(price, { promptTokens, completionTokens, cachedPromptTokens: 0, reasoningTokens: 0 });
+}
 
 /** What a stream said, put together. */
 function readTogether(events: readonly StreamChatResponse[]) {
@@ -68,8 +79,10 @@ describe.each(ways)("$name", ({ transport }) => {
     const usage = events.find(({ event }) => event.case === "usageRecorded")?.event.value;
     const end = events.at(-1)?.event.value;
     expect(usage).toMatchObject({ model: "gpt-4", usageSource: UsageSource.PROVIDER });
-    expect(end).toMatchObject({ finishReason: FinishReason.STOP, costMicroUsd: 0n });
-    expect(end).toHaveProperty("tokenUsage", (usage as { tokenUsage: unknown }).tokenUsage);
+    const { tokenUsage } = usage as { tokenUsage: TokenUsage };
+    expect(usage).toHaveProperty("costMicroUsd", costOf(tokenUsage));
+    expect(end).toMatchObject({ finishReason: FinishReason.STOP, costMicroUsd: costOf(tokenUsage) });
+    expect(end).toHaveProperty("tokenUsage", tokenUsage);
   });
 
   test("deltas put together are the completed message, the stored one, and what Chat replies to the same", async () => {
@@ -79,7 +92,7 @@ describe.each(ways)("$name", ({ transport }) => {
     const { messages } = await sessions.listMessages({ sessionId: read.sessionId });
     expect(read.deltas).toContain("say it again, with feeling");
     expect([read.completed, reply.response, messages[1]?.content]).toEqual([read.deltas, read.deltas, read.deltas]);
-    expect(reply).toMatchObject({ finishReason: FinishReason.STOP, costMicroUsd: 0n });
+    expect(reply).toMatchObject({ finishReason: FinishReason.STOP, costMicroUsd: costOf(reply.tokenUsage) });
     expect(reply.tokenUsage?.totalTokens).toBe(
       (reply.tokenUsage?.promptTokens ?? 0) + (reply.tokenUsage?.completionTokens ?? 0),
     );
@@ -145,7 +158,8 @@ test("JSON is camelCase with int64 as strings, and requests may be written eithe
     });
   const answer = await post("Chat", { message: "hello", user_id: "u1", max_tokens: 1_000 });
   expect(answer.headers.get("content-type")).toBe("application/json");
-  expect(await answer.json()).toEqual({
+  const reply = (await answer.json()) as { tokenUsage: TokenUsage };
+  expect(reply).toEqual({
     sessionId: expect.any(String),
     turnId: expect.any(String),
     response: expect.stringContaining("hello"),
@@ -154,6 +168,7 @@ test("JSON is camelCase with int64 as strings, and requests may be written eithe
       completionTokens: expect.any(Number),
       totalTokens: expect.any(Number),
     },
+    costMicroUsd: String(costOf(reply.tokenUsage)),
     processingTimeMs: expect.stringMatching(/^\d+$/),
     finishReason: "FINISH_REASON_STOP",
   });

@@ -1,6 +1,8 @@
 import { createRouterTransport, type Transport } from "@connectrpc/connect";
 import { ChatService, OnDisconnect } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
+import { createPriceTable } from "../../src/accounts/price-table.ts";
 import { createMemoryRateLimiter } from "../../src/accounts/rate-limit.ts";
 import { loadConfig } from "../../src/config.ts";
 import { createMetrics } from "../../src/metrics.ts";
@@ -29,8 +31,13 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
   const store = createMemoryStore({ ttlMs, leaseMs });
   const undici = createUndiciTransport();
   const models = createModels({ config, transport: undici, metrics, logger });
+  const accounts = createMemoryAccountStore();
+  const prices = createPriceTable(config.prices);
+  const rateLimiter = createMemoryRateLimiter(config.rateLimit);
   const runner = new TurnRunner({
     store,
+    accounts,
+    prices,
     model: models.model,
     tools,
     teams,
@@ -45,13 +52,23 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
     admission: {
       store,
       runner,
-      rateLimiter: createMemoryRateLimiter(config.rateLimit),
+      rateLimiter,
       teams: { byName: teams, defaultTeam },
       tools,
       release: { version, track },
       maxTokens,
       draining: () => false,
       queueChanged: metrics.turnsQueued,
+    },
+    preview: {
+      store,
+      accounts,
+      prices,
+      rateLimiter,
+      teams: { byName: teams, defaultTeam },
+      tools,
+      release: { version },
+      maxTokens,
     },
   });
   const transport = createRouterTransport(

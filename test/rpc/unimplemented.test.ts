@@ -8,30 +8,25 @@ import { useTestApp } from "../support/use-app.ts";
 import { drained, expectRefusal, refusalOf } from "./refusals.ts";
 import { wires } from "./wires.ts";
 
-// RPCs of later releases say so; all others are there. Whoever builds one of these takes it off the list.
-const LATER = ["PreviewChat"];
+// RPCs that this port does not serve say so; all others are there.
 
 const app = useTestApp();
 
 describe.each(wires)("on $name", (wire) => {
   test.each([...ChatService.methods, ...SessionService.methods])("$name", async (method) => {
     const error = await endOf(wire.transport(app.url), method);
-    if (LATER.includes(method.name)) {
-      expectRefusal(error, { code: Code.Unimplemented, reason: "NOT_IMPLEMENTED" });
-    } else {
-      // An empty request is refused for what it lacks, not for being asked.
-      expect(error.code).toBeOneOf([Code.InvalidArgument, Code.NotFound]);
-    }
+    // An empty request is refused for what it lacks, not for being asked.
+    expect(error.code).toBeOneOf([Code.InvalidArgument, Code.NotFound]);
   });
 
-  // The sidecar of a later release serves these; its clients are generated today.
+  // The sidecar serves these.
   test.each([...UsageService.methods])("UsageService's $name", async (method) => {
     const error = await endOf(wire.transport(app.url), method);
     expectRefusal(error, { code: Code.Unimplemented, reason: "UNKNOWN_METHOD" });
   });
 });
 
-test("UsageService has the RPCs that later releases serve", () => {
+test("UsageService has the RPCs that the sidecar serves", () => {
   expect(UsageService.methods.map(({ name, methodKind }) => `${name} ${methodKind}`)).toEqual([
     "QueryUsage unary",
     "ExportUsage server_streaming",

@@ -113,7 +113,7 @@ function checkTool(turn: StoredTurn, { tool, runs }: { tool: string; runs: reado
 }
 
 /** The message of the turn that a call was made for: the last one that is a client's. */
-function turnMessageOf({ messages }: ReplicaCall): string {
+export function turnMessageOf({ messages }: Pick<ReplicaCall, "messages">): string {
   const prefix = messageOf("");
   const mine = messages.findLast(({ role, content }) => role === "user" && String(content ?? "").startsWith(prefix));
   return mine?.content ?? "";

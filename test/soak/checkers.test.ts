@@ -1,4 +1,4 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { type StreamChatResponse, StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { MessageSchema } from "../../gen/parley/chat/v1/message_pb.js";
@@ -6,10 +6,12 @@ import { SessionSchema } from "../../gen/parley/chat/v1/session_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import { type UsageRecord, UsageRecordSchema } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { TurnEvent } from "../../src/engine/turn.ts";
 import { logEntry } from "../../src/turns/turn-log-writer.ts";
+import { countersOf } from "../support/ledger.ts";
 import { findViolations } from "./checkers.ts";
-import type { Observations, StoredTurn } from "./observations.ts";
+import type { MoneySeen, Observations, StoredTurn } from "./observations.ts";
 import { toolResult } from "./recording-tools.ts";
 import { messageOf, scheduleOf, type TurnAction } from "./schedule.ts";
 import type { Property } from "./violation.ts";
@@ -70,6 +72,34 @@ const prompts = [
   ],
 ];
 
+const charge = (call: number, init: MessageInitShape<typeof UsageRecordSchema> = {}): UsageRecord =>
+  create(UsageRecordSchema, {
+    recordId: `${turnId}/${call}/1.1`,
+    turnId,
+    tenant: "default",
+    promptTokens: 1n,
+    completionTokens: 1n,
+    costMicroUsd: 90n,
+    usageSource: UsageSource.PROVIDER,
+    ...init,
+  });
+const rows = [charge(1), charge(4), charge(5)];
+const correction = charge(1, {
+  recordId: `${turnId}/1/1.1/correction-1`,
+  correctsRecordId: `${turnId}/1/1.1`,
+  promptTokens: 0n,
+  completionTokens: 7n,
+  usageSource: UsageSource.HOLD_MAXIMUM,
+});
+
+/** An account with these rows that adds up, but for what is said. */
+function moneyOf(all: readonly UsageRecord[], change: Partial<MoneySeen> = {}): MoneySeen {
+  const counters = [...countersOf(all)].map(
+    ([name, spent]) => [name, { ...spent, heldCost: 0n, heldTokens: 0n }] as const,
+  );
+  return { rows: all, counters: new Map(counters), held: [], capTokens: 100, overCap: [], ...change };
+}
+
 /** A turn that went well, with something done to its events. */
 function observed(change: (events: TurnEvent[]) => TurnEvent[] = (all) => all): Observations & { turn: StoredTurn } {
   const log = change(events).map((event, index) => logEntry(BigInt(index + 1), event));
@@ -88,7 +118,7 @@ function observed(change: (events: TurnEvent[]) => TurnEvent[] = (all) => all): 
   };
   return {
     turn,
-    schedule: { seed: 1, sessions: [sessionId], actions: [action] },
+    schedule: { seed: 1, sessions: [sessionId], useCase: "spend-1", actions: [action] },
     clients: {
       readings: [
         {
@@ -127,10 +157,11 @@ function observed(change: (events: TurnEvent[]) => TurnEvent[] = (all) => all): 
       active: new Set([sessionId]),
       unended: [],
     },
+    money: moneyOf(rows),
     calls: prompts.map((messages) => ({
       model: "m",
       messages,
-      body: {},
+      body: { max_completion_tokens: 5 },
       arrivedMs: 10,
       promptTokens: 1,
       completionTokens: 1,
@@ -249,6 +280,35 @@ test.for<[string, Property, Observations]>([
     "usage",
     { ...well, sessions: [{ ...session, session: create(SessionSchema, { sessionId, messageCount: 3n }) }] },
   ],
+  ["a call has no charge", "bill", { ...well, money: moneyOf(rows.slice(1)) }],
+  ["a call is charged twice", "bill", { ...well, money: moneyOf([...rows, charge(1, { recordId: "again" })]) }],
+  [
+    "a charge is not the provider's count",
+    "bill",
+    { ...well, money: moneyOf([...rows.slice(1), charge(1, { promptTokens: 2n })]) },
+  ],
+  ["a charge is more than its hold", "bill", { ...well, money: moneyOf([...rows, correction]) }],
+  ["the counters have more than the ledger", "bill", { ...well, money: { ...well.money, rows: rows.slice(0, 2) } }],
+  ["a call is held for ever", "bill", { ...well, money: { ...well.money, held: ["t1/1/1.1"] } }],
+  [
+    "an amount is held for ever",
+    "bill",
+    {
+      ...well,
+      money: moneyOf(rows, {
+        counters: new Map([...well.money.counters].map(([name, use]) => [name, { ...use, heldTokens: 1n }])),
+      }),
+    },
+  ],
+  ["a cap is crossed for a while", "cap", { ...well, money: { ...well.money, overCap: ["hm"] } }],
+  [
+    "a cap is crossed in the end",
+    "cap",
+    {
+      ...well,
+      money: moneyOf([...rows, charge(1, { recordId: "x", turnId: "t2", useCase: "spend-1", promptTokens: 100n })]),
+    },
+  ],
   ["a turn has not ended", "liveness", { ...well, account: { ...well.account, unended: [turnId] } }],
   ["a replica crashes", "liveness", { ...well, crashes: ["hm"] }],
   ["a client was told of a defect", "liveness", { ...well, clients: { ...well.clients, complaints: ["hm"] } }],
@@ -271,6 +331,8 @@ test("a call of an owner that woke up amid it is told apart", () => {
     ...well,
     turns: [{ ...well.turn, takeovers: 1 }],
     calls: [...well.calls, { ...firstCall, arrivedMs: 2_000 }],
+    // Whoever made it has paid for it.
+    money: moneyOf([...rows, charge(1, { recordId: `${turnId}/1/2.1` })]),
   };
   expect(propertiesOf(seen)).toEqual(new Set());
 });

@@ -1,6 +1,7 @@
 import { checkModelCalls, checkRepeatedCalls, checkTools } from "./call-checks.ts";
 import { checkHistories } from "./history-checks.ts";
 import { checkLogs, checkReaders } from "./log-checks.ts";
+import { checkBill, checkCaps } from "./money-checks.ts";
 import type { Observations } from "./observations.ts";
 import { checkCancels, checkEnds, checkKeys, checkReplies, checkUsage } from "./turn-checks.ts";
 import type { Violation } from "./violation.ts";
@@ -16,6 +17,8 @@ export function findViolations(seen: Observations): Violation[] {
     checkCancels,
     checkReplies,
     checkUsage,
+    checkBill,
+    checkCaps,
     checkModelCalls,
     checkRepeatedCalls,
     checkTools,

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { createLogHub } from "../../src/store/log-hub.ts";
 import { REDIS_SCRIPTS } from "../../src/store/redis-scripts.ts";
 import { REFUSED } from "../../src/store/script-parts.ts";
@@ -10,6 +11,8 @@ export const DEFECTS = {
   "no-fencing": "writes are accepted from owners whose lease is another's",
   "append-not-awaited": "events are delivered before they are durable",
   "no-deduplication": "claims of idempotency keys are ignored",
+  "caps-unheeded": "holds are made whatever the budgets say",
+  "charges-twice": "a call that was charged is charged once more",
   "no-journal": "whoever takes a turn over is not told which of its calls have ended",
 } as const;
 
@@ -48,6 +51,18 @@ export function withDefect(store: Store, defect: Defect | undefined): Store {
     default:
       return store;
   }
+}
+
+/** Accounts with a defect. */
+export function withAccountDefect(accounts: AccountStore, defect: Defect | undefined): AccountStore {
+  if (defect !== "charges-twice") return accounts;
+  return {
+    ...accounts,
+    async settle(record) {
+      await accounts.settle({ ...record, recordId: `${record.recordId}-again` });
+      return await accounts.settle(record);
+    },
+  };
 }
 
 /** The store writes this much later than it says, in milliseconds: as long as a slow disk takes. */

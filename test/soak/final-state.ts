@@ -8,7 +8,7 @@ import { MAX_LOG_EVENTS, type TurnRef } from "../../src/turns/ports.ts";
 import { parseTurnId } from "../../src/turns/turn-id.ts";
 import { chatOf } from "./clients.ts";
 import type { AccountSeen, StoredSession, StoredTurn } from "./observations.ts";
-import { REPLICAS } from "./schedule.ts";
+import { REPLICAS, SPENDER } from "./schedule.ts";
 import { pauseFor, type World } from "./world.ts";
 
 /** Between two looks whether all is quiet, in milliseconds. */
@@ -23,6 +23,8 @@ const TRY_MS = 250;
 
 const TENANT = "default";
 
+const SESSION_KEY = /^\{s:default\/([^}]+)\}:session$/;
+
 /**
  * Removes sessions, and forgets those that are active by the index only, which would stay until the end of a life that they
  * never had: the next schedule begins without them.
@@ -30,6 +32,14 @@ const TENANT = "default";
 export async function removeSessions(world: World, sessions: readonly StoredSession[]): Promise<void> {
   for (const { session } of sessions) await world.store.deleteSession({ tenant: TENANT, sessionId: session.sessionId });
   await world.connection.use((client) => client.del(accountKeys(TENANT).active));
+}
+
+/** Removes the sessions of those who spend: only their bill is looked at. */
+export async function removeSpenders(world: World): Promise<void> {
+  for (const sessionId of idsIn(await keysLike(world, "{s:*}:session"), SESSION_KEY)) {
+    const ref = { tenant: TENANT, sessionId };
+    if ((await world.store.getSession(ref))?.userId === SPENDER) await world.store.deleteSession(ref);
+  }
 }
 
 /** Waits until all turns of the world have ended; returns those that have not after `patienceMs`. */
@@ -83,7 +93,7 @@ export async function readFinalState(
     if (turn !== undefined) turns.push(turn);
   }
   const keys = await keysLike(world, "*");
-  for (const sessionId of idsIn(keys, /^\{s:default\/([^}]+)\}:session$/)) {
+  for (const sessionId of idsIn(keys, SESSION_KEY)) {
     const ref = { tenant: TENANT, sessionId };
     const session = await world.store.getSession(ref);
     const messages = await world.store.listMessages(ref, { offset: 0, limit: 10_000 });

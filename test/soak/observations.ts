@@ -3,6 +3,7 @@ import type { Message } from "../../gen/parley/chat/v1/message_pb.js";
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
+import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { RecordLine } from "./record.ts";
 import type { Schedule, TurnAction } from "./schedule.ts";
 import type { ReplicaCall } from "./world.ts";
@@ -15,6 +16,8 @@ export interface Observations {
   readonly turns: readonly StoredTurn[];
   readonly sessions: readonly StoredSession[];
   readonly account: AccountSeen;
+  readonly money: MoneySeen;
+  /** Of the clients' turns; not of those who spend from one budget. */
   readonly calls: readonly ReplicaCall[];
   /** How replicas ended that nobody ended. */
   readonly crashes: readonly string[];
@@ -97,4 +100,20 @@ export interface AccountSeen {
   readonly active: ReadonlySet<string>;
   /** Turns that did not end. */
   readonly unended: readonly string[];
+}
+
+export interface MoneySeen {
+  /** All rows of the ledger, of earlier schedules too. */
+  readonly rows: readonly UsageRecord[];
+  /** By what follows `use:` in their keys. */
+  readonly counters: ReadonlyMap<
+    string,
+    { readonly cost: bigint; readonly tokens: bigint; readonly heldCost: bigint; readonly heldTokens: bigint }
+  >;
+  /** Calls that are held though all is over. */
+  readonly held: readonly string[];
+  /** What the spenders may spend in an hour. */
+  readonly capTokens: number;
+  /** Times that more was spent and held. */
+  readonly overCap: readonly string[];
 }

@@ -3,9 +3,9 @@ import { startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import { consoleFolder } from "../../src/package-facts.ts";
 import { createLogger } from "../../src/platform/logger.ts";
-import { runUntilSignal } from "../../src/process.ts";
+import { runUntilSignal } from "../../src/platform/process.ts";
 import { connectStores } from "../../src/stores.ts";
-import { isDefect, switchFencingOff, withDefect, withRecord } from "./faulty-stores.ts";
+import { isDefect, switchFencingOff, withAccountDefect, withDefect, withRecord } from "./faulty-stores.ts";
 import { recordingTools } from "./recording-tools.ts";
 
 // A replica as src/main.ts starts it, with tools that write down their calls, and with a defect where one is asked for.
@@ -22,14 +22,15 @@ await runUntilSignal({
     });
     const { version, track, logLevel } = config;
     const logger = createLogger({ level: logLevel, version, track });
+    const budgets = defect === "caps-unheeded" ? [] : config.budgets;
+    const stores = connectStores({ config: { ...config, budgets }, logger });
+    const accounts = withAccountDefect(stores.accounts, defect);
+    const store = withRecord(withDefect(stores.store, defect), { file, replica: Number(SOAK_REPLICA) });
     const app = await startApp({
       config,
       logger,
       consoleFolder,
-      connect(options) {
-        const { store, ...others } = connectStores(options);
-        return { ...others, store: withRecord(withDefect(store, defect), { file, replica: Number(SOAK_REPLICA) }) };
-      },
+      stores: { ...stores, store, accounts },
     });
     logger.info({ url: app.url, ops_url: app.opsUrl }, "serving");
     return {

@@ -11,11 +11,13 @@ export interface Schedule {
   readonly seed: number;
   /** Sessions that are there from the beginning. */
   readonly sessions: readonly string[];
+  /** Those who spend pay from its budget. */
+  readonly useCase: string;
   /** In the order of their time. */
   readonly actions: readonly Action[];
 }
 
-export type Action = (TurnAction | TurnTouch | Fault | DeleteAction) & {
+export type Action = (TurnAction | TurnTouch | Fault | DeleteAction | SpendAction) & {
   /** Milliseconds after the beginning. */
   readonly atMs: number;
 };
@@ -61,6 +63,13 @@ export interface TurnTouch {
 export interface DeleteAction {
   readonly kind: "delete";
   readonly session: string;
+  readonly replica: number;
+}
+
+/** A client calls a model at the cost of a budget that affords one call at a time, and a few in all. */
+export interface SpendAction {
+  readonly kind: "spend";
+  readonly name: string;
   readonly replica: number;
 }
 
@@ -124,7 +133,13 @@ export function scheduleOf(seed: number, profile: Profile = EVERYTHING): Schedul
   if (deleted !== undefined && kept.length > 0 && random.chance(0.3)) {
     actions.push({ kind: "delete", session: deleted, replica: anyReplica(random), atMs: random.int(500, SCHEDULE_MS) });
   }
-  return { seed, sessions, actions: actions.toSorted((a, b) => a.atMs - b.atMs) };
+  // Last, so that a seed's other actions are what they were without it.
+  const spends = random.int(4, 10);
+  for (let index = 0; index < spends; index++) {
+    const spend = { kind: "spend", name: `${seed}-${index}`, replica: anyReplica(random) } as const;
+    actions.push({ ...spend, atMs: random.int(0, SCHEDULE_MS) });
+  }
+  return { seed, sessions, useCase: `spend-${seed}`, actions: actions.toSorted((a, b) => a.atMs - b.atMs) };
 }
 
 /** The schedule as a person reads it, an action a line. */
@@ -139,6 +154,14 @@ export function describeSchedule({ seed, sessions, actions }: Schedule): string 
 /** What a client says in a turn: by it the model's calls are told apart. */
 export function messageOf(name: string): string {
   return `soak turn ${name}`;
+}
+
+/** The user of all turns that are there for their bill. */
+export const SPENDER = "spender";
+
+/** What a client that spends says. */
+export function spendMessageOf(name: string): string {
+  return `soak spends ${name}`;
 }
 
 function turnAction(

@@ -1,7 +1,9 @@
-import { repeatedCalls } from "./call-checks.ts";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { repeatedCalls, turnMessageOf } from "./call-checks.ts";
 import { findViolations } from "./checkers.ts";
 import { createClients } from "./clients.ts";
-import { patiently, readFinalState, removeSessions, untilQuiet } from "./final-state.ts";
+import { patiently, readFinalState, removeSessions, removeSpenders, untilQuiet } from "./final-state.ts";
+import { readMoney, startSpenders } from "./money.ts";
 import type { Observations } from "./observations.ts";
 import type { Action, Schedule } from "./schedule.ts";
 import type { Property, Violation } from "./violation.ts";
@@ -29,6 +31,10 @@ export interface Counts {
   retries: number;
   cancels: number;
   deletes: number;
+  /** Rows of the ledger, corrections among them. */
+  charges: number;
+  /** Calls that the spenders' budget refused. */
+  refusals: number;
   /** Calls of models by owners that had lost their lease while they stood still. */
   staleCalls: number;
 }
@@ -44,6 +50,8 @@ export const NO_COUNTS: Counts = {
   retries: 0,
   cancels: 0,
   deletes: 0,
+  charges: 0,
+  refusals: 0,
   staleCalls: 0,
 };
 
@@ -54,11 +62,14 @@ export async function runSchedule(
 ): Promise<SeedReport> {
   const sinceMs = Date.now();
   const clients = createClients({ world, patienceMs });
+  const spenders = startSpenders(world, schedule);
   const counts: Counts = { ...NO_COUNTS };
   await Promise.all(schedule.sessions.map((sessionId) => clients.createSession(sessionId)));
 
   const perform = async (action: Action): Promise<void> => {
     switch (action.kind) {
+      case "spend":
+        return await spenders.spend(action);
       case "turn":
         return await clients.turn(action);
       case "cancel":
@@ -94,12 +105,16 @@ export async function runSchedule(
   await Promise.all(performed);
 
   const unended = await untilQuiet(world, { patienceMs });
+  const money = await readMoney(world);
+  const overCap = await spenders.stop();
+  await patiently(() => removeSpenders(world));
   const state = await patiently(() => readFinalState(world, { unended, patienceMs }));
   const seen: Observations = {
     schedule,
     clients: clients.seen,
     ...state,
-    calls: world.calls().filter(({ arrivedMs }) => arrivedMs >= sinceMs),
+    money: { ...money, overCap },
+    calls: world.calls().filter((call) => call.arrivedMs >= sinceMs && turnMessageOf(call) !== ""),
     crashes: world.crashes(),
     record: world.record().filter(({ atMs }) => atMs >= sinceMs),
   };
@@ -115,6 +130,8 @@ export async function runSchedule(
       resumes: clients.seen.resumes,
       retries: clients.seen.retries,
       cancels: clients.seen.cancels.length,
+      charges: money.rows.filter(({ holdTime }) => holdTime !== undefined && timestampMs(holdTime) >= sinceMs).length,
+      refusals: spenders.refusals,
       staleCalls: repeatedCalls(seen).filter(({ stale }) => stale).length,
     },
   };

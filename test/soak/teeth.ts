@@ -15,6 +15,8 @@ export const TEETH: Readonly<Record<Defect, { readonly shownBy: readonly Propert
   },
   "append-not-awaited": { shownBy: ["unsaid", "gap", "duplicate"], focused: KILLS },
   "no-deduplication": { shownBy: ["key"], focused: RETRIES },
+  "caps-unheeded": { shownBy: ["cap"], focused: RETRIES },
+  "charges-twice": { shownBy: ["bill"], focused: RETRIES },
   "no-journal": { shownBy: ["repeated call", "duplicate", "tool"], focused: KILLS },
 };
 

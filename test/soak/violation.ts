@@ -20,6 +20,8 @@ export const PROPERTIES = {
   key: "one key is one turn",
   end: "turns end for a reason that the schedule gives",
   cancel: "at most one further text delta after CancelTurn has returned",
+  bill: "the ledger is the counters, every call that a model saw has its charge, rows of the provider are its counts, and nothing is held in the end",
+  cap: "what is spent and held of a budget is never more than it",
   liveness: "all turns end, and all clients hear of it",
   storage:
     "every key has an end of life; nothing is left of leases and deleted sessions; the gauge counts the sessions",

@@ -24,6 +24,9 @@ const SHOWN = 2_000;
 /** Pause between two words of the agent that ends a conversation, in milliseconds. */
 const WORD_MS = 4;
 
+/** What each use case may spend in an hour, in tokens; most turns of the soak have none. */
+export const CAP_TOKENS = 4_000;
+
 /** Two agents: the first calls both tools and goes on, the second ends the conversation. Three model calls a turn. */
 const PARLEY_YAML = JSON.stringify({
   agents: {
@@ -42,6 +45,8 @@ const PARLEY_YAML = JSON.stringify({
       { context_window_tokens: 1_000_000, endpoints: [{}] },
     ]),
   ),
+  // Those who spend; a call holds nearly all of it.
+  budgets: [{ scope: "use_case", id: "*", period: "hour", limit_tokens: CAP_TOKENS }],
   // Killing replicas says nothing about a model.
   breaker: { min_calls: 1_000_000 },
 });

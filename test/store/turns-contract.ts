@@ -84,7 +84,7 @@ export function line(number: number, call: number, sequence: bigint, step: TurnS
 
 const PREPARED: TurnStep["step"] = {
   case: "prepared",
-  value: { $typeName: "parley.storage.v1.CallPrepared", agent: "a", name: "gpt-4" },
+  value: { $typeName: "parley.storage.v1.CallPrepared", agent: "a", name: "gpt-4", usedTokens: 0n },
 };
 
 /** Begins a turn in a session of its own. */

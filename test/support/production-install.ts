@@ -11,7 +11,7 @@ import { promisify } from "node:util";
 const project = join(import.meta.dirname, "../..");
 const folder = await mkdtemp(join(tmpdir(), "parley-production-"));
 try {
-  for (const part of ["package.json", "package-lock.json", "gen", "src"]) {
+  for (const part of ["package.json", "package-lock.json", "gen", "src", "sidecar"]) {
     await cp(join(project, part), join(folder, part), { recursive: true });
   }
   await promisify(execFile)("npm", ["install", "--omit=dev", "--no-save", "--no-audit", "--no-fund"], {

@@ -41,6 +41,8 @@ export interface RedisServerOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** Port of the loopback that it replicates; a start then waits until it has all. */
   readonly replicaOf?: number;
+  /** Variables beside this process' own. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** Starts a real redis-server on a free port of the loopback. */
@@ -124,7 +126,7 @@ export async function startRedisCluster({
 
 async function startOn(
   port: number,
-  { appendOnly = false, replicaOf, settings = {} }: RedisServerOptions,
+  { appendOnly = false, replicaOf, settings = {}, env = {} }: RedisServerOptions,
 ): Promise<RedisServer> {
   const directory = await mkdtemp(join(tmpdir(), "parley-redis-"));
   const args = Object.entries({
@@ -141,7 +143,7 @@ async function startOn(
 
   const isUp = replicaOf === undefined ? async (redis: Redis) => (await redis.ping()) === "PONG" : replicates;
   const run = async () => {
-    const child = spawn("redis-server", args, { stdio: "ignore" });
+    const child = spawn("redis-server", args, { stdio: "ignore", env: { ...process.env, ...env } });
     // A test process that breaks off leaves nothing behind.
     const onExit = (): void => void child.kill("SIGKILL");
     process.once("exit", onExit);

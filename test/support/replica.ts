@@ -1,4 +1,5 @@
 import { appendFileSync, readFileSync } from "node:fs";
+import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import type { Tool, ToolCall } from "../../src/engine/tool.ts";
@@ -6,16 +7,19 @@ import { Failure } from "../../src/failure.ts";
 import { consoleFolder, packageVersion } from "../../src/package-facts.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import type { Logger } from "../../src/platform/logger-port.ts";
-import { runUntilSignal } from "../../src/process.ts";
+import { runUntilSignal } from "../../src/platform/process.ts";
 import { connectStores } from "../../src/stores.ts";
 import type { Store } from "../../src/turns/ports.ts";
 
 // The service as `src/main.ts` puts it together, with tools whose calls are counted in a file (TOOL_FILE), with a line in its
-// log for each write that was refused, and, where DIE_AT says so, with its own death at a write: `<before | after> <what> <n>`.
+// log for each write that was refused, and, where DIE_AT says so, with its own death at a write or a step of its account: `<before | after> <what> <n>`.
 
 /** What a process can die at: a write of the turn that it began itself, by what is in it. */
 type Write = "begin" | "prepared" | "started" | "model" | "tool" | "textDelta" | "stepRestarted" | "commit" | KeyWrite;
 type KeyWrite = "claimKey" | "markKey";
+
+/** What a process can die at of its account: `after hold` is before the start. */
+const ACCOUNT_STEPS = ["hold", "start", "settle", "release"] as const;
 
 const { TOOL_FILE = "", DIE_AT = "" } = process.env;
 
@@ -87,6 +91,36 @@ function dyingAt(fault: string, store: Store): Store {
   };
 }
 
+/** Accounts whose process dies at the n-th step of a kind, and looks for no lost calls before. */
+function dyingAtStep(fault: string, accounts: AccountStore): AccountStore {
+  const [when, what, count] = fault.split(" ");
+  let left = Number(count);
+  let held: Promise<unknown> = Promise.resolve();
+  const at = async <T>(step: (typeof ACCOUNT_STEPS)[number], take: () => Promise<T>): Promise<T> => {
+    const dies = step === what && --left === 0;
+    if (dies && when === "before") await die();
+    const outcome = await take();
+    if (dies) await die();
+    return outcome;
+  };
+  return {
+    ...accounts,
+    expired: async () => [],
+    hold(call) {
+      const holding = at("hold", () => accounts.hold(call));
+      held = holding.catch(() => undefined);
+      return holding;
+    },
+    // One after the other, so that there is a time between them.
+    async start(call, owner) {
+      await held;
+      return await at("start", () => accounts.start(call, owner));
+    },
+    settle: (record) => at("settle", () => accounts.settle(record)),
+    release: (call, owner) => at("release", () => accounts.release(call, owner)),
+  };
+}
+
 function tellingRefused(store: Store, logger: Logger): Store {
   const told =
     <A extends unknown[], T>(name: string, write: (...args: A) => Promise<T>) =>
@@ -116,16 +150,13 @@ await runUntilSignal({
     });
     const { version, track, logLevel } = config;
     const logger = createLogger({ level: logLevel, version, track });
-    const app = await startApp({
-      config,
-      logger,
-      consoleFolder,
-      connect(options) {
-        const { store, rateLimiter } = connectStores(options);
-        const telling = tellingRefused(store, logger);
-        return { store: DIE_AT === "" ? telling : dyingAt(DIE_AT, telling), rateLimiter };
-      },
-    });
+    const connected = connectStores({ config, logger });
+    const telling = tellingRefused(connected.store, logger);
+    const stores =
+      DIE_AT === ""
+        ? { ...connected, store: telling }
+        : { ...connected, accounts: dyingAtStep(DIE_AT, connected.accounts), store: dyingAt(DIE_AT, telling) };
+    const app = await startApp({ config, logger, consoleFolder, stores });
     logger.info({ url: app.url, ops_url: app.opsUrl }, "serving");
     return {
       async close() {

@@ -65,6 +65,8 @@ export async function startServiceProcess({
   const { child, output, errorOutput, ended } = spawnService(entry, {
     PORT: "0",
     OPS_PORT: "0",
+    USAGE_PORT: "0",
+    USAGE_OPS_PORT: "0",
     RATE_LIMIT: "1000000",
     ...env,
   });

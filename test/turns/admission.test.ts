@@ -1,4 +1,7 @@
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
+import { createPriceTable } from "../../src/accounts/price-table.ts";
+import { pricesYamlSchema, readPrices } from "../../src/accounts/prices-yaml.ts";
 import type { TeamDefinition } from "../../src/engine/team.ts";
 import { Failure } from "../../src/failure.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
@@ -13,6 +16,7 @@ import { begin, newTurn } from "../store/store-contract.ts";
 const teams: ReadonlyMap<string, TeamDefinition> = new Map([["assistant", TEAM]]);
 const REQUEST: TurnRequest = {
   tenant: "acme",
+  team: "",
   userId: "ann",
   sessionId: "s1",
   message: "hello",
@@ -33,6 +37,8 @@ beforeEach(() => {
     store,
     model: { call: () => Promise.reject(new Failure("MODEL_UNAVAILABLE")) },
     tools: new Map(),
+    accounts: createMemoryAccountStore(),
+    prices: createPriceTable(readPrices(pricesYamlSchema.parse(undefined))),
     teams,
     leaseMs: 10_000,
     observer: {
@@ -41,13 +47,15 @@ beforeEach(() => {
       turnEnded: () => undefined,
       turnLost: () => undefined,
       turnTakenOver: () => undefined,
+      overHold: () => expect.unreachable("nothing is held"),
+      unsettled: (_, error) => expect.unreachable(String(error)),
       unexpected: (_, error) => expect.unreachable(String(error)),
     },
   });
   ports = {
     store,
     runner,
-    rateLimiter: { consume: async () => undefined },
+    rateLimiter: { consume: async () => undefined, peek: async () => undefined },
     teams: { byName: teams, defaultTeam: "assistant" },
     tools: new Map(),
     release: { version: "1", track: "stable" },

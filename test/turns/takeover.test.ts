@@ -3,15 +3,17 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import { CallOutcome, type UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { AgentDefinition, TeamDefinition } from "../../src/engine/team.ts";
 import { newTurnRef } from "../../src/turns/turn-id.ts";
 import { ASSISTANT, TEAM } from "../engine/scripted-turn.ts";
-import { type Cut, expectWhole, type Line, type Play, runInPieces, standing } from "./turn-in-pieces.ts";
+import { type Cut, expectBilled, expectWhole, type Line, type Play, runInPieces, standing } from "./turn-in-pieces.ts";
 
 // A turn that several owners run, each to its death, is the turn that one owner runs.
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "performance"] });
+  vi.setTimerTickMode("nextTimerAsync");
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -48,32 +50,41 @@ const play: fc.Arbitrary<Play> = fc.record({
   lines: fc.array(line, { maxLength: 5 }).map((lines) => [...lines, LAST]),
 });
 const cuts: fc.Arbitrary<Cut[]> = fc.array(
-  fc.record({ write: fc.integer({ min: 1, max: 12 }), written: fc.boolean() }),
+  fc.record({ write: fc.integer({ min: 1, max: 12 }), written: fc.boolean(), settles: fc.boolean() }),
   { minLength: 1, maxLength: 5 },
 );
 
-/** What both logs must have alike: all but what lost attempts used, and what is not known of tool calls. */
+/** What both logs must have alike: all but what is paid, and what is not known of tool calls. */
 function comparable(log: Parameters<typeof standing>[0]): Readonly<Record<string, unknown>>[] {
   return standing(log).flatMap(({ case: name, value }): Readonly<Record<string, unknown>>[] => {
-    if (name === "usageRecorded" && value.usageSource === UsageSource.TOKENIZER_ESTIMATE) return [];
+    if (name === "usageRecorded") return [];
     if (name === "toolCallCompleted") return [{ name, toolCallId: value.toolCallId, tool: value.tool }];
     if (name === "turnCompleted") return [{ name, finishReason: value.finishReason, termination: value.termination }];
     return [{ name, value }];
   });
 }
 
+/** The calls of a turn that were paid for and have ended well, by their numbers in the turn. */
+function paidCalls(charges: readonly UsageRecord[]): Set<string | undefined> {
+  const ended = charges.filter(({ outcome }) => outcome === CallOutcome.OK);
+  return new Set(ended.map(({ recordId }) => recordId.split("/").at(-2)));
+}
+
 test("cut anywhere, its log is the log of one piece, and no call that has ended is made again", async () => {
-  const seen = { takeovers: 0, restarts: 0, unknown: 0, lostUsage: 0 };
+  const seen = { takeovers: 0, restarts: 0, unknown: 0, lostUsage: 0, lostUsageKnown: 0 };
   await fc.assert(
     fc.asyncProperty(play, cuts, async (drawn, drawnCuts) => {
       const { turnId } = newTurnRef({ tenant: "acme", sessionId: "s1" });
       const whole = await runInPieces(drawn, { cuts: [], turnId });
       expectWhole(whole.log, whole.turn.finishReason);
+      expectBilled(whole);
       const prompts = whole.owners[0]?.prompts ?? [];
 
       const cut = await runInPieces(drawn, { cuts: drawnCuts, turnId, known: whole.known });
       expectWhole(cut.log, whole.turn.finishReason);
+      expectBilled(cut);
       expect(comparable(cut.log)).toEqual(comparable(whole.log));
+      expect(paidCalls(cut.charges)).toEqual(paidCalls(whole.charges));
       expect(cut.messages.map(({ messageId, content, agent }) => [messageId, content, agent])).toEqual(
         whole.messages.map(({ messageId, content, agent }) => [messageId, content, agent]),
       );
@@ -93,20 +104,24 @@ test("cut anywhere, its log is the log of one piece, and no call that has ended 
       );
       expect(outcomes).not.toContain(ToolOutcome.UNKNOWN);
       seen.takeovers += cut.owners.length - 1;
+      // Each text that was void was paid for, beside the calls that the turn takes, and that is recorded.
+      const again = cut.charges.length - whole.charges.length;
+      const restarts = cut.log.filter(({ event }) => event?.event.case === "stepRestarted").length;
+      expect(again).toBeGreaterThanOrEqual(restarts);
+      seen.restarts += restarts;
+      const lost = cut.charges.filter(({ usageSource }) => usageSource === UsageSource.HOLD_MAXIMUM).length;
+      seen.lostUsage += lost;
+      seen.lostUsageKnown += again - lost;
       for (const { event } of cut.log) {
-        if (event?.event.case === "stepRestarted") seen.restarts++;
         if (event?.event.case === "toolCallCompleted" && event.event.value.outcome === ToolOutcome.UNKNOWN)
           seen.unknown++;
-        if (event?.event.case !== "usageRecorded") continue;
-        if (event.event.value.usageSource === UsageSource.TOKENIZER_ESTIMATE) seen.lostUsage++;
       }
     }),
     { numRuns: 150 },
   );
-  // The cases that matter have occurred. Each text that was void was paid for, and that is recorded.
+  // The cases that matter have occurred.
   for (const count of Object.values(seen)) expect(count).toBeGreaterThan(5);
   expect(seen.takeovers).toBeGreaterThan(100);
-  expect(seen.lostUsage).toBe(seen.restarts);
 });
 
 test("cut and then stopped, it ends with what was said, and makes no further call", async () => {
@@ -119,6 +134,7 @@ test("cut and then stopped, it ends with what was said, and makes no further cal
       const cut = await runInPieces(drawn, { cuts: drawnCuts, turnId, known: whole.known, stopBefore: reason });
       // Nothing is left to be stopped where the first owner has written the end, or all calls but for it.
       expectWhole(cut.log, cut.turn.finishReason);
+      expectBilled(cut);
       const [, ...later] = cut.owners;
       if (later.length === 0) return;
       if (cut.turn.finishReason === reason) stopped++;
@@ -146,13 +162,10 @@ test("stopped at any moment by somebody else, it ends with what was said: one mo
     fc.asyncProperty(play, cuts, stop, async (drawn, drawnCuts, stopAt) => {
       const { turnId } = newTurnRef({ tenant: "acme", sessionId: "s1" });
       const { known } = await runInPieces(drawn, { cuts: [], turnId });
-      const { log, turn, messages, stoppedAfter } = await runInPieces(drawn, {
-        cuts: drawnCuts,
-        turnId,
-        known,
-        stopAt,
-      });
+      const pieces = await runInPieces(drawn, { cuts: drawnCuts, turnId, known, stopAt });
+      const { log, turn, messages, stoppedAfter } = pieces;
       expectWhole(log, turn.finishReason);
+      expectBilled(pieces);
       if (stoppedAfter === undefined) return;
       if (turn.finishReason === stopAt.reason) stopped++;
       const later = log.filter(({ event }) => event !== undefined && event.sequence > stoppedAfter);
@@ -168,7 +181,6 @@ test("stopped at any moment by somebody else, it ends with what was said: one mo
 });
 
 test("answers of the store that are lost change nothing", async () => {
-  vi.setTimerTickMode("nextTimerAsync");
   await fc.assert(
     fc.asyncProperty(
       play,
@@ -180,6 +192,8 @@ test("answers of the store that are lost change nothing", async () => {
         const cut = await runInPieces(drawn, { cuts: drawnCuts, turnId, known: whole.known, lostAnswers });
         expectWhole(cut.log, whole.turn.finishReason);
         expect(comparable(cut.log)).toEqual(comparable(whole.log));
+        expectBilled(cut);
+        expect(paidCalls(cut.charges)).toEqual(paidCalls(whole.charges));
         expect(cut.messages.map(({ messageId }) => messageId)).toEqual(
           whole.messages.map(({ messageId }) => messageId),
         );

@@ -4,17 +4,24 @@ import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
+import { CallOutcome, type UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
+import type { AccountStore } from "../../src/accounts/account-store.ts";
+import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
+import { createPriceTable } from "../../src/accounts/price-table.ts";
+import { pricesYamlSchema, readPrices } from "../../src/accounts/prices-yaml.ts";
 import type { Model, ModelMessage } from "../../src/engine/model.ts";
 import type { TeamDefinition } from "../../src/engine/team.ts";
 import type { Tool } from "../../src/engine/tool.ts";
 import { Failure } from "../../src/failure.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
+import { startLostCalls } from "../../src/turns/lost-calls.ts";
 import { NO_USAGE, type StopReason, type TurnStore } from "../../src/turns/ports.ts";
 import { type BegunTurn, executeTurn } from "../../src/turns/turn-execution.ts";
 import { NO_PAST } from "../../src/turns/turn-journal.ts";
 import { logEntry } from "../../src/turns/turn-log-writer.ts";
 import { resumedTurn } from "../../src/turns/turn-takeover.ts";
 import { begin, newTurn } from "../store/store-contract.ts";
+import { chargesOf, ledgerOf } from "../support/ledger.ts";
 
 /** What the model says in one call. */
 export interface Line {
@@ -27,6 +34,8 @@ export interface Line {
 export interface Cut {
   readonly write: number;
   readonly written: boolean;
+  /** Whether it lives on, having lost its lease, and settles the calls that it knows the end of. */
+  readonly settles: boolean;
 }
 
 /** A conversation: who takes part, and what the model says, call by call. */
@@ -36,6 +45,9 @@ export interface Play {
 }
 
 const LEASE_MS = 10_000;
+const CALL_TIMEOUT_MS = 60_000;
+/** A call that nobody settled is lost by then. */
+const LOST_CALL_MS = 2 * CALL_TIMEOUT_MS;
 const TOOL_NAMES = ["idempotent", "once"] as const;
 
 /** Runs one turn by owners that die one after the other, and the last one to its end. */
@@ -63,6 +75,7 @@ export async function runInPieces(
 ) {
   let clockMs = 1_000_000;
   const store = createMemoryStore({ ttlMs: 3_600_000, leaseMs: LEASE_MS, now: () => clockMs });
+  const accounts = createMemoryAccountStore({ now: () => clockMs });
   const isScript = known.size === 0;
   /** Prompts and tool calls of each owner. */
   const owners: { prompts: string[]; tools: string[]; finished: { models: number; tools: number } }[] = [];
@@ -74,8 +87,8 @@ export async function runInPieces(
     stoppedAfter = (await store.stopTurn(lease, reason))?.lastSequence;
   };
   let writes = 0;
-  /** A store that is lost to its owner from a write on, and that may lose answers. */
-  const mortal = (cut: Cut | undefined): TurnStore => {
+  /** Stores that are lost to their owner from a write on; the turns' may lose answers. */
+  const mortal = (cut: Cut | undefined): { store: TurnStore; accounts: AccountStore } => {
     const owner = owners.length - 1;
     let ownWrites = 0;
     let dead = false;
@@ -93,17 +106,34 @@ export async function runInPieces(
       if (cut.written) await make();
       throw new Failure("LEASE_LOST");
     };
-    return {
+    const mortalStore: TurnStore = {
       ...store,
       append: (...args) => write(() => store.append(...args)),
       commitTurn: (...args) => write(() => store.commitTurn(...args)),
       renewLease: async (held) => (dead ? Promise.reject(new Failure("LEASE_LOST")) : await store.renewLease(held)),
     };
+    if (cut?.settles === true) return { store: mortalStore, accounts };
+    const ofTheLiving =
+      <Args extends unknown[], T>(step: (...args: Args) => Promise<T>) =>
+      (...args: Args): Promise<T> =>
+        dead ? Promise.reject(new Failure("LEASE_LOST")) : step(...args);
+    return {
+      store: mortalStore,
+      accounts: {
+        ...accounts,
+        hold: ofTheLiving(accounts.hold),
+        start: ofTheLiving(accounts.start),
+        // The dead say nothing more, not that they could not either.
+        settle: async (record) => (dead ? { state: "forgotten" } : accounts.settle(record)),
+        release: async (...args) => (dead ? undefined : accounts.release(...args)),
+      },
+    };
   };
 
   const model: Model = {
-    async call({ model: name, messages }, { signal, onText, onAttempt }) {
+    async call({ model: name, messages }, { signal, onText, onAttempt, beforeAttempt }) {
       const prompt = keyOf(name, messages);
+      await beforeAttempt({ model: name, promptTokens: 10, maxOutputTokens: 100, timeoutMs: CALL_TIMEOUT_MS });
       if (isScript) known.set(prompt, lines[Math.min(known.size, lines.length - 1)] ?? expect.unreachable());
       current().prompts.push(prompt);
       const line = known.get(prompt) ?? expect.fail("the team asks what it did not ask in one piece");
@@ -150,9 +180,10 @@ export async function runInPieces(
       },
     });
     const ports = {
-      store: mortal(cut),
+      ...mortal(cut),
       model,
       tools,
+      prices: createPriceTable(readPrices(pricesYamlSchema.parse(undefined))),
       teams: new Map(),
       leaseMs: LEASE_MS,
       observer: {
@@ -164,6 +195,8 @@ export async function runInPieces(
         turnEnded: () => undefined,
         turnLost: () => undefined,
         turnTakenOver: () => undefined,
+        overHold: () => expect.fail("no call uses more than was held"),
+        unsettled: (_: BegunTurn, error: unknown) => expect.fail(`unsettled: ${String(error)}`),
         unexpected: (_: BegunTurn, error: unknown) => expect.fail(`unexpected: ${String(error)}`),
       },
     };
@@ -180,7 +213,7 @@ export async function runInPieces(
     agentTeamJson: JSON.stringify(team),
   });
   const { lease, window } = await begin(store, asked);
-  await run({ lease, window, record: asked.record, team, past: NO_PAST, usedBefore: NO_USAGE }, cuts[0]);
+  await run({ lease, window, record: asked.record, team, past: NO_PAST, usedBefore: NO_USAGE, unsettled: [] }, cuts[0]);
   for (let next = 1; ; next++) {
     clockMs += LEASE_MS + 1;
     if (next === 1 && stopBefore !== undefined) await stop(stopBefore);
@@ -191,8 +224,35 @@ export async function runInPieces(
   const log = (await store.readLog(lease, 0n, 10_000)) ?? [];
   const turn = (await store.getTurn(lease)) ?? expect.fail("the turn is gone");
   const messages = (await store.listMessages(lease, { offset: 0, limit: 1_000 })) ?? [];
+  // An owner that died when the turn had ended is missed by nobody but those who look for lost calls.
+  clockMs += LOST_CALL_MS;
+  const lostCalls = startLostCalls({ accounts, store, onError: (error) => expect.fail(String(error)) });
+  await lostCalls.stop();
+  const charges = chargesOf(await ledgerOf(accounts, lease.tenant));
   await store.close();
-  return { log, turn, messages, owners, known, stoppedAfter };
+  return { charges, log, turn, messages, owners, known, stoppedAfter };
+}
+
+/**
+ * Fails where the bill is not that of the calls that were made: a charge for each, each told once in the log, and nothing else.
+ * A call that was lost with its owner is charged in full.
+ */
+export function expectBilled({ charges, log, owners }: Awaited<ReturnType<typeof runInPieces>>): void {
+  expect(charges).toHaveLength(owners.reduce((sum, { prompts }) => sum + prompts.length, 0));
+  const told = log.flatMap(({ usageRecord }) => (usageRecord === undefined ? [] : [usageRecord]));
+  const events = log.flatMap(({ event }) => (event?.event.case === "usageRecorded" ? [event.event.value] : []));
+  const byId = (row: UsageRecord) => row.recordId;
+  expect(told.map(byId).toSorted()).toEqual(charges.map(byId).toSorted());
+  for (const [index, row] of told.entries()) {
+    const { promptTokens, completionTokens, usageSource, costMicroUsd, outcome } = row;
+    const same = { promptTokens, completionTokens, usageSource, costMicroUsd, outcome };
+    expect(charges.find(({ recordId }) => recordId === row.recordId)).toMatchObject(same);
+    expect(events[index]).toMatchObject({ usageSource, costMicroUsd });
+    expect(costMicroUsd).toBeGreaterThan(0n);
+    const isLost = usageSource === UsageSource.HOLD_MAXIMUM;
+    expect([promptTokens, completionTokens]).toEqual(isLost ? [10n, 100n] : [10n, 3n]);
+    expect(outcome === CallOutcome.LOST).toBe(isLost);
+  }
 }
 
 /** A prompt, but for what tools said: that may be unknown. */

@@ -105,7 +105,7 @@ describe("the writer of a turn's log", () => {
 });
 
 describe("the writer of a turn that is stopped", () => {
-  const PREPARED = { $typeName: "parley.storage.v1.CallPrepared", agent: "a", name: "m" } as const;
+  const PREPARED = { $typeName: "parley.storage.v1.CallPrepared", agent: "a", name: "m", usedTokens: 0n } as const;
   const action = fc.oneof(
     { weight: 4, arbitrary: fc.record({ do: fc.constant("say" as const), agent: fc.constantFrom("a", "b") }) },
     fc.record({ do: fc.constant("line" as const) }),

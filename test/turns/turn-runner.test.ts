@@ -1,5 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
+import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
+import { createPriceTable } from "../../src/accounts/price-table.ts";
+import { pricesYamlSchema, readPrices } from "../../src/accounts/prices-yaml.ts";
 import type { Model } from "../../src/engine/model.ts";
 import { Failure } from "../../src/failure.ts";
 import { parseParleyYaml } from "../../src/parley-yaml.ts";
@@ -44,6 +47,8 @@ beforeEach(() => {
     store,
     model,
     tools: new Map(),
+    accounts: createMemoryAccountStore(),
+    prices: createPriceTable(readPrices(pricesYamlSchema.parse(undefined))),
     teams: new Map(),
     leaseMs: LEASE_MS,
     observer: {
@@ -52,6 +57,8 @@ beforeEach(() => {
       turnEnded: () => undefined,
       turnLost: () => undefined,
       turnTakenOver: () => undefined,
+      overHold: () => expect.unreachable("nothing is held"),
+      unsettled: (_, error) => expect.unreachable(String(error)),
       unexpected: (_, error) => expect.unreachable(String(error)),
     },
   });
@@ -65,7 +72,7 @@ async function start(sessionId: string): Promise<RunningTurn> {
   const { record } = turn;
   record.message = sessionId;
   record.maxTokens = 4_000;
-  return runner.start({ lease, record, window, team, past: NO_PAST, usedBefore: NO_USAGE });
+  return runner.start({ lease, record, window, team, past: NO_PAST, usedBefore: NO_USAGE, unsettled: [] });
 }
 
 const ended = async ({ ref }: RunningTurn) => (await store.getTurn(ref))?.finishReason !== 0;

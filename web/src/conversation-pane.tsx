@@ -7,7 +7,7 @@ import type { ConsoleConfig } from "./console-config.ts";
 import { type Conversation, isActive, turnsOf } from "./conversation.ts";
 import { isSessionGone } from "./problem.ts";
 import { ProblemNote } from "./problem-note.tsx";
-import { costText, disconnectedSentence, endSentence, queueSentence, tokensText } from "./sentences.ts";
+import { costText, disconnectedSentence, endSentence, headroomText, queueSentence, tokensText } from "./sentences.ts";
 import { Transcript } from "./transcript.tsx";
 import { type TurnState, textOf } from "./turn-state.ts";
 
@@ -65,7 +65,9 @@ export function ConversationPane({ conversation, session, config, onNewSession }
         teams={config?.teams ?? []}
         agents={config?.agents ?? {}}
       />
-      <p class="session-total">{session === undefined ? "" : totalText(session)}</p>
+      <p class="session-total">
+        {[session === undefined ? "" : totalText(session), headroomText(state.headroom)].filter(Boolean).join(" · ")}
+      </p>
     </>
   );
 }

@@ -1,3 +1,4 @@
+import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type Cell, createCell, type WritableCell } from "./cell.ts";
 import { EMPTY_HISTORY, type History, readLatest, readOlder } from "./history.ts";
@@ -44,6 +45,8 @@ export interface ConversationState {
   readonly history: History;
   /** The history is being read. */
   readonly loading: boolean;
+  /** What is left of each budget that binds the user here; empty: of none, or nobody has said. */
+  readonly headroom: readonly Headroom[];
   /** The history could not be read. */
   readonly problem?: Problem;
   /** Turns that came after the history was read, in their order: those that have begun, then those that wait. */
@@ -80,7 +83,13 @@ interface Following {
 
 export function createConversation(sessionId: string, ports: ConversationPorts): Conversation {
   const { clients, userId, memory, tabs, changed } = ports;
-  const state = createCell<ConversationState>({ sessionId, history: EMPTY_HISTORY, loading: false, live: [] });
+  const state = createCell<ConversationState>({
+    sessionId,
+    history: EMPTY_HISTORY,
+    loading: false,
+    headroom: [],
+    live: [],
+  });
   const draft = createCell("");
   const watched = createCell(true);
   const followings = new Map<string, Following>();
@@ -104,6 +113,13 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     }
   };
   const readHistory = (): Promise<void> => read(() => readLatest(clients, state.get().sessionId));
+
+  /** A figure beside the point: where it cannot be had, the last one stands. */
+  const readHeadroom = async (): Promise<void> => {
+    const request = { userId, sessionId: state.get().sessionId, message: "?" };
+    const preview = await clients.chat.previewChat(request).catch(() => undefined);
+    if (preview !== undefined) update({ headroom: preview.headroom });
+  };
 
   const begin = (sent: SentTurn, { mine, timed }: { mine: boolean; timed: boolean }): void => {
     const over = new AbortController();
@@ -222,6 +238,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     if (mine && turn !== undefined && leftNothing(turn) && draft.get() === "") draft.set(sent.message);
     followWhatMay();
     changed(state.get().sessionId);
+    void readHeadroom();
   };
 
   /** A turn that cannot be read any more is in the history, or gone without a trace. */

@@ -14,6 +14,12 @@ export const problemSentences: Readonly<Record<string, string>> = {
   SESSION_BUSY: "The session has an answer running. Wait for it, or interrupt it.",
   IDEMPOTENCY_KEY_REUSED: "This message was sent before in another form. Send it once more.",
   AGENT_TEAM_NOT_FOUND: "The service no longer has this team. Choose another.",
+  IDENTITY_UNAVAILABLE: "Who you are cannot be checked for now.",
+  USER_NOT_ALLOWED: "Your credentials are another user's. Act as yourself.",
+  USE_CASE_NOT_ALLOWED: "Your credentials are for something else.",
+  BUDGET_EXHAUSTED: "A budget does not have what this answer may cost.",
+  CALL_EXCEEDS_BUDGET:
+    "This answer may cost more than a whole budget. Shorten the message, or ask for a larger budget.",
   RATE_LIMITED: "You have started as many turns as are allowed for now.",
   TURN_TOKEN_BUDGET: "The message is too long for the model. Shorten it.",
   DEADLINE_EXCEEDED: "The service took too long. Load this page again to see what was said.",

@@ -1,3 +1,4 @@
+import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { TurnPhase, TurnUsage } from "./turn-state.ts";
@@ -72,6 +73,21 @@ export function costText(costMicroUsd: bigint): string {
   if (costMicroUsd <= 0n) return "";
   const usd = Number(costMicroUsd) / 1e6;
   return `$${usd.toFixed(usd < 0.01 ? 6 : usd < 1 ? 4 : 2)}`;
+}
+
+/** "Left of your budget: $4.98, 12,000 tokens": of several budgets what is used up first. Empty where none binds. */
+export function headroomText(headroom: readonly Pick<Headroom, "leftMicroUsd" | "leftTokens">[]): string {
+  const money = leastOf(headroom.map(({ leftMicroUsd }) => leftMicroUsd));
+  const tokens = leastOf(headroom.map(({ leftTokens }) => leftTokens));
+  const left = [
+    ...(money === undefined ? [] : [costText(money) || "$0"]),
+    ...(tokens === undefined ? [] : [tokensText(Number(tokens))]),
+  ];
+  return left.length === 0 ? "" : `Left of your budget: ${left.join(", ")}`;
+}
+
+function leastOf(amounts: readonly (bigint | undefined)[]): bigint | undefined {
+  return amounts.filter((amount) => amount !== undefined).toSorted((a, b) => Number(a - b))[0];
 }
 
 /** `340 ms`, `2.5 s`, `3 min 20 s`. */

@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { StreamChatResponse } from "../../chat/v1/chat_service_pb.js";
+import type { UsageRecord } from "../../usage/v1/usage_record_pb.js";
 
 /**
  * Describes the file parley/storage/v1/turn_log.proto.
@@ -37,6 +38,13 @@ export declare type TurnLogEntry = Message<"parley.storage.v1.TurnLogEntry"> & {
    * @generated from field: parley.storage.v1.TurnFailure failure = 3;
    */
   failure?: TurnFailure | undefined;
+
+  /**
+   * With usage_recorded: the row of the ledger that the call has, or is to have. Whoever finds it here settles the call.
+   *
+   * @generated from field: parley.usage.v1.UsageRecord usage_record = 4;
+   */
+  usageRecord?: UsageRecord | undefined;
 };
 
 /**
@@ -64,6 +72,13 @@ export declare type TurnFailure = Message<"parley.storage.v1.TurnFailure"> & {
    * @generated from field: int64 retry_after_ms = 2;
    */
   retryAfterMs: bigint;
+
+  /**
+   * The limits that were hit.
+   *
+   * @generated from field: repeated parley.storage.v1.QuotaHit quotas = 3;
+   */
+  quotas: QuotaHit[];
 };
 
 /**
@@ -71,4 +86,31 @@ export declare type TurnFailure = Message<"parley.storage.v1.TurnFailure"> & {
  * Use `create(TurnFailureSchema)` to create a new message.
  */
 export declare const TurnFailureSchema: GenMessage<TurnFailure>;
+
+/**
+ * QuotaHit is a limit that a turn hit.
+ *
+ * @generated from message parley.storage.v1.QuotaHit
+ */
+export declare type QuotaHit = Message<"parley.storage.v1.QuotaHit"> & {
+  /**
+   * Whose limit it is.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+
+  /**
+   * The limit and what stands against it, in a sentence.
+   *
+   * @generated from field: string description = 2;
+   */
+  description: string;
+};
+
+/**
+ * Describes the message parley.storage.v1.QuotaHit.
+ * Use `create(QuotaHitSchema)` to create a new message.
+ */
+export declare const QuotaHitSchema: GenMessage<QuotaHit>;
 

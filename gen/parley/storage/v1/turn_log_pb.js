@@ -4,12 +4,13 @@
 
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_parley_chat_v1_chat_service } from "../../chat/v1/chat_service_pb.js";
+import { file_parley_usage_v1_usage_record } from "../../usage/v1/usage_record_pb.js";
 
 /**
  * Describes the file parley/storage/v1/turn_log.proto.
  */
 export const file_parley_storage_v1_turn_log = /*@__PURE__*/
-  fileDesc("CiBwYXJsZXkvc3RvcmFnZS92MS90dXJuX2xvZy5wcm90bxIRcGFybGV5LnN0b3JhZ2UudjEiigEKDFR1cm5Mb2dFbnRyeRIWCg5zY2hlbWFfdmVyc2lvbhgBIAEoDRIxCgVldmVudBgCIAEoCzIiLnBhcmxleS5jaGF0LnYxLlN0cmVhbUNoYXRSZXNwb25zZRIvCgdmYWlsdXJlGAMgASgLMh4ucGFybGV5LnN0b3JhZ2UudjEuVHVybkZhaWx1cmUiNQoLVHVybkZhaWx1cmUSDgoGcmVhc29uGAEgASgJEhYKDnJldHJ5X2FmdGVyX21zGAIgASgDYgZwcm90bzM", [file_parley_chat_v1_chat_service]);
+  fileDesc("CiBwYXJsZXkvc3RvcmFnZS92MS90dXJuX2xvZy5wcm90bxIRcGFybGV5LnN0b3JhZ2UudjEivgEKDFR1cm5Mb2dFbnRyeRIWCg5zY2hlbWFfdmVyc2lvbhgBIAEoDRIxCgVldmVudBgCIAEoCzIiLnBhcmxleS5jaGF0LnYxLlN0cmVhbUNoYXRSZXNwb25zZRIvCgdmYWlsdXJlGAMgASgLMh4ucGFybGV5LnN0b3JhZ2UudjEuVHVybkZhaWx1cmUSMgoMdXNhZ2VfcmVjb3JkGAQgASgLMhwucGFybGV5LnVzYWdlLnYxLlVzYWdlUmVjb3JkImIKC1R1cm5GYWlsdXJlEg4KBnJlYXNvbhgBIAEoCRIWCg5yZXRyeV9hZnRlcl9tcxgCIAEoAxIrCgZxdW90YXMYAyADKAsyGy5wYXJsZXkuc3RvcmFnZS52MS5RdW90YUhpdCIwCghRdW90YUhpdBIPCgdzdWJqZWN0GAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJYgZwcm90bzM", [file_parley_chat_v1_chat_service, file_parley_usage_v1_usage_record]);
 
 /**
  * Describes the message parley.storage.v1.TurnLogEntry.
@@ -24,4 +25,11 @@ export const TurnLogEntrySchema = /*@__PURE__*/
  */
 export const TurnFailureSchema = /*@__PURE__*/
   messageDesc(file_parley_storage_v1_turn_log, 1);
+
+/**
+ * Describes the message parley.storage.v1.QuotaHit.
+ * Use `create(QuotaHitSchema)` to create a new message.
+ */
+export const QuotaHitSchema = /*@__PURE__*/
+  messageDesc(file_parley_storage_v1_turn_log, 2);
 

@@ -79,6 +79,20 @@ export declare type TurnRecord = Message<"parley.storage.v1.TurnRecord"> & {
    * @generated from field: string agent_team_json = 9;
    */
   agentTeamJson: string;
+
+  /**
+   * The team that pays; empty: none.
+   *
+   * @generated from field: string team = 10;
+   */
+  team: string;
+
+  /**
+   * Version of the release that the turn began on.
+   *
+   * @generated from field: string version = 11;
+   */
+  version: string;
 };
 
 /**

@@ -112,6 +112,13 @@ export declare type CallPrepared = Message<"parley.storage.v1.CallPrepared"> & {
    * @generated from field: string name = 2;
    */
   name: string;
+
+  /**
+   * Tokens of the turn's bound that were used by then.
+   *
+   * @generated from field: int64 used_tokens = 3;
+   */
+  usedTokens: bigint;
 };
 
 /**

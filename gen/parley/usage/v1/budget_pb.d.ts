@@ -12,7 +12,8 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_parley_usage_v1_budget: GenFile;
 
 /**
- * BudgetScope names who a budget binds.
+ * BudgetScope names who a budget binds. An id of "*" stands for each one that has no budget of its own for the period:
+ * each has the whole limit for itself.
  *
  * @generated from message parley.usage.v1.BudgetScope
  */
@@ -72,7 +73,8 @@ export declare type BudgetScope = Message<"parley.usage.v1.BudgetScope"> & {
 export declare const BudgetScopeSchema: GenMessage<BudgetScope>;
 
 /**
- * Budget is a cap on what a scope may spend in a period. There is one per scope and period.
+ * Budget is a cap on what a scope may spend in a period. There is one per scope and period. For an id of "*" nothing is
+ * said of what is spent and held.
  *
  * @generated from message parley.usage.v1.Budget
  */
@@ -146,6 +148,13 @@ export declare type Budget = Message<"parley.usage.v1.Budget"> & {
    * @generated from field: google.protobuf.Timestamp reset_time = 10;
    */
   resetTime?: Timestamp | undefined;
+
+  /**
+   * With dry_run: calls of the running period that would have been refused.
+   *
+   * @generated from field: int64 would_refuse = 11;
+   */
+  wouldRefuse: bigint;
 };
 
 /**

@@ -219,7 +219,8 @@ export declare type ListBudgetsResponse = Message<"parley.usage.v1.ListBudgetsRe
 export declare const ListBudgetsResponseSchema: GenMessage<ListBudgetsResponse>;
 
 /**
- * SetBudgetRequest describes a budget. Without any limit the budget is removed.
+ * SetBudgetRequest describes a budget. Without any limit the budget is removed; one of the configuration, which it had
+ * taken the place of, stands again.
  *
  * @generated from message parley.usage.v1.SetBudgetRequest
  */

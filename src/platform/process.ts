@@ -1,12 +1,16 @@
-import type { App } from "./app.ts";
-import { ConfigError } from "./config.ts";
+import { ConfigError } from "./environment.ts";
+
+/** What runs until it is told to stop. */
+export interface Closable {
+  close(): Promise<void>;
+}
 
 /**
  * Runs a service until SIGTERM or SIGINT, then closes it and ends the process. A second signal ends it at once. What
  * cannot be started is said in a sentence on standard error, with exit code 1.
  */
-export async function runUntilSignal({ start }: { start(): Promise<Pick<App, "close">> }): Promise<void> {
-  let app: Pick<App, "close">;
+export async function runUntilSignal({ start }: { start(): Promise<Closable> }): Promise<void> {
+  let app: Closable;
   try {
     app = await start();
   } catch (error) {

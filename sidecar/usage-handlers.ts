@@ -1,0 +1,123 @@
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { UsageDimension, UsageInterval, type UsageService } from "../gen/parley/usage/v1/usage_service_pb.js";
+import type { AccountStore } from "../src/accounts/account-store.ts";
+import { periodName } from "../src/accounts/budget-periods.ts";
+import { nameOfBudgetScope, parseScopeName } from "../src/accounts/call-scopes.ts";
+import type { PriceTable } from "../src/accounts/price-table.ts";
+import { repriced } from "../src/accounts/repricing.ts";
+import { rowsOf, sumUsage } from "../src/accounts/usage-query.ts";
+import { Failure } from "../src/failure.ts";
+import { callContextOf } from "../src/rpc/call-context.ts";
+
+/** Longest id of a scope. */
+const SCOPE_ID_CHARACTERS = 256;
+
+/** UsageService over the ledger, for the caller's tenant: there is no other for it. */
+export function createUsageHandlers({
+  accounts,
+  prices,
+}: {
+  accounts: Pick<AccountStore, "ledger" | "budgets" | "setBudget" | "amend">;
+  prices: PriceTable;
+}): ServiceImpl<typeof UsageService> {
+  return {
+    async queryUsage(request, context) {
+      const wrong = new WrongFields();
+      const range = wrong.range(request);
+      const { groupBy, interval } = request;
+      const dimensions = groupBy.every((dimension) => dimension !== 0 && UsageDimension[dimension] !== undefined);
+      wrong.unless(dimensions, "group_by", "must be values of UsageDimension");
+      wrong.unless(new Set(groupBy).size === groupBy.length, "group_by", "must not name a dimension twice");
+      wrong.unless(UsageInterval[interval] !== undefined, "interval", "must be a value of UsageInterval");
+      wrong.throwIfAny();
+      const rows = rowsOf(accounts, { tenant: tenantOf(context), ...range });
+      return { groups: await sumUsage(rows, { groupBy, interval, startMs: range.startMs }) };
+    },
+
+    async *exportUsage(request, context) {
+      const wrong = new WrongFields();
+      const range = wrong.range(request);
+      wrong.throwIfAny();
+      for await (const record of rowsOf(accounts, { tenant: tenantOf(context), ...range })) yield { record };
+    },
+
+    async listBudgets(_, context) {
+      return { budgets: await accounts.budgets(tenantOf(context)) };
+    },
+
+    async setBudget({ scope: wanted, period: wantedPeriod, limitMicroUsd, limitTokens, dryRun }, context) {
+      const tenant = tenantOf(context);
+      const wrong = new WrongFields();
+      const scope = nameOfBudgetScope(wanted);
+      const period = periodName(wantedPeriod);
+      const { kind, id } = parseScopeName(scope ?? ":");
+      wrong.unless(scope !== undefined, "scope", "must name somebody");
+      wrong.unless(
+        id.length <= SCOPE_ID_CHARACTERS,
+        "scope",
+        `must have an id of at most ${SCOPE_ID_CHARACTERS} characters`,
+      );
+      wrong.unless(kind !== "tenant" || id === tenant, "scope", "must be the caller's own tenant, or somebody in it");
+      wrong.unless(period !== undefined, "period", "must be BUDGET_PERIOD_HOUR, _DAY or _MONTH");
+      wrong.unless((limitMicroUsd ?? 0n) >= 0n, "limit_micro_usd", "must not be negative");
+      wrong.unless((limitTokens ?? 0n) >= 0n, "limit_tokens", "must not be negative");
+      wrong.throwIfAny();
+      if (scope === undefined || period === undefined) throw new TypeError("checked above");
+      const limits = {
+        ...(limitMicroUsd === undefined ? {} : { limitMicroUsd }),
+        ...(limitTokens === undefined ? {} : { limitTokens }),
+      };
+      return { budget: await accounts.setBudget(tenant, { scope, period, ...limits, dryRun }) };
+    },
+
+    async listPrices({ model }) {
+      return { prices: model === "" ? prices.list() : prices.list(model) };
+    },
+
+    async repriceUsage(request, context) {
+      const wrong = new WrongFields();
+      const range = wrong.range(request);
+      wrong.throwIfAny();
+      const tenant = tenantOf(context);
+      const rows = rowsOf(accounts, { tenant, ...range });
+      const { corrections, differenceMicroUsd, token } = await repriced(rows, { prices, model: request.model });
+      const answer = { records: BigInt(corrections.length), differenceMicroUsd };
+      if (request.previewToken === "") return { ...answer, previewToken: token };
+      // Only what was looked at is committed.
+      if (request.previewToken !== token) throw new Failure("PREVIEW_STALE");
+      await accounts.amend(tenant, corrections);
+      return { ...answer, previewToken: "" };
+    },
+  };
+}
+
+function tenantOf(context: HandlerContext): string {
+  return callContextOf(context).principal.tenant;
+}
+
+/** Collects what is wrong with a request. */
+class WrongFields {
+  readonly #fields: { field: string; description: string }[] = [];
+
+  unless(right: boolean, field: string, description: string): void {
+    if (!right) this.#fields.push({ field, description });
+  }
+
+  range({ startTime, endTime }: { startTime?: Timestamp | undefined; endTime?: Timestamp | undefined }): {
+    startMs: number;
+    endMs: number;
+  } {
+    this.unless(startTime !== undefined, "start_time", "must be set");
+    this.unless(endTime !== undefined, "end_time", "must be set");
+    const startMs = startTime === undefined ? 0 : timestampMs(startTime);
+    const endMs = endTime === undefined ? 0 : timestampMs(endTime);
+    const both = startTime !== undefined && endTime !== undefined;
+    this.unless(!both || startMs < endMs, "end_time", "must be after start_time");
+    return { startMs, endMs };
+  }
+
+  throwIfAny(): void {
+    if (this.#fields.length > 0) throw new Failure("INVALID_FIELD", { fields: this.#fields });
+  }
+}

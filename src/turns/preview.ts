@@ -1,0 +1,81 @@
+import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
+import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
+import type { AccountStore } from "../accounts/account-store.ts";
+import { createCallAccount } from "../accounts/call-account.ts";
+import type { PriceTable } from "../accounts/price-table.ts";
+import type { RateLimiter } from "../accounts/rate-limit.ts";
+import { ANSWER_RESERVE_TOKENS } from "../engine/agent-answer.ts";
+import { firstPrompt } from "../engine/single-team.ts";
+import type { TeamDefinition } from "../engine/team.ts";
+import type { ToolBox } from "../engine/tool.ts";
+import { Failure } from "../failure.ts";
+import type { TurnRequest } from "./admission.ts";
+import type { SessionStore } from "./ports.ts";
+
+export interface PreviewPorts {
+  readonly store: Pick<SessionStore, "getSession" | "readWindow">;
+  readonly accounts: AccountStore;
+  readonly prices: PriceTable;
+  readonly rateLimiter: RateLimiter;
+  readonly teams: { readonly byName: ReadonlyMap<string, TeamDefinition>; readonly defaultTeam: string };
+  readonly tools: ToolBox;
+  readonly release: { readonly version: string };
+  /** Default and upper bound of a turn's tokens. */
+  readonly maxTokens: number;
+}
+
+/** What would come of a request now. */
+export interface TurnPreview {
+  /** Why it would be refused; absent: it would be admitted. */
+  readonly refusal?: Failure;
+  /** Prompt tokens of the first model call; 0 where the message does not fit. */
+  readonly promptTokens: number;
+  /** The largest possible cost of the turn. */
+  readonly maxCostMicroUsd: bigint;
+  readonly headroom: readonly Headroom[];
+}
+
+/**
+ * Says what would come of a request, by the same steps as its admission, and holds and spends nothing. SESSION_NOT_FOUND and
+ * AGENT_TEAM_NOT_FOUND as there.
+ */
+export async function previewTurn(request: TurnRequest, ports: PreviewPorts): Promise<TurnPreview> {
+  const { tenant, userId, sessionId, message } = request;
+  const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
+  if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
+  const history = await windowOf(request, { team, ports });
+  const limited = await ports.rateLimiter.peek(tenant, userId);
+
+  const maxTokens = request.maxTokens || ports.maxTokens;
+  const [agent] = team.agents;
+  const prompt = firstPrompt({ team, history, message, maxTokens }, ports);
+  const calls = createCallAccount({ store: ports.accounts, prices: ports.prices });
+  const promptTokens = prompt?.tokens ?? 0;
+  const { refusal, headroom, maxCostMicroUsd } = await calls.preview({
+    tenant,
+    userId,
+    sessionId,
+    team: request.team,
+    useCase: request.useCase,
+    turnId: "",
+    callId: crypto.randomUUID(),
+    agent: agent.name,
+    model: agent.model,
+    version: ports.release.version,
+    promptTokens,
+    maxCompletionTokens: Math.max(ANSWER_RESERVE_TOKENS, Math.min(maxTokens, agent.contextWindowTokens) - promptTokens),
+    callMs: team.callTimeoutMs,
+  });
+  const first = limited ?? (prompt === undefined ? new Failure("TURN_TOKEN_BUDGET") : refusal);
+  return { promptTokens, maxCostMicroUsd, headroom, ...(first === undefined ? {} : { refusal: first }) };
+}
+
+async function windowOf(
+  { tenant, userId, sessionId }: TurnRequest,
+  { team, ports }: { team: TeamDefinition; ports: PreviewPorts },
+): Promise<readonly MessageRecord[]> {
+  if (sessionId === "") return [];
+  const session = await ports.store.getSession({ tenant, sessionId });
+  if (session?.userId !== userId) throw new Failure("SESSION_NOT_FOUND");
+  return (await ports.store.readWindow({ tenant, sessionId }, team.historyMessages)) ?? [];
+}
