@@ -78,8 +78,12 @@ export async function startBare(modelUrl: string): Promise<Target> {
 
 export interface ParleyOptions {
   readonly directory: string;
-  /** Several may run: each has a log file of this name. Default: `parley`. */
-  readonly logName?: string;
+  /** Several may run: each has its files under this name. Default: `parley`. */
+  readonly fileName?: string;
+  /** With budgets that bind each call: hour, day and month of its tenant, its user and its session. Default: none. */
+  readonly budgets?: boolean;
+  /** Default: the production entry. */
+  readonly entry?: "src/main.ts" | "bench/unaccounted-service.ts";
   readonly redisUrl: string;
   readonly modelUrl: string;
   /** Flags for Node, as --cpu-prof. */
@@ -92,17 +96,19 @@ export interface ParleyOptions {
  */
 export async function startParley({
   directory,
-  logName = "parley",
+  fileName = "parley",
+  budgets = false,
+  entry = "src/main.ts",
   redisUrl,
   modelUrl,
   nodeFlags = [],
 }: ParleyOptions): Promise<Target> {
   const [port, opsPort] = [await freePort(), await freePort()];
-  const configFile = join(directory, "parley.yaml");
-  writeFileSync(configFile, parleyYaml());
-  const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url));
-  const server = await startProgram(process.execPath, [...nodeFlags, entry], {
-    outputFile: join(directory, `${logName}.log`),
+  const configFile = join(directory, `${fileName}.yaml`);
+  writeFileSync(configFile, parleyYaml({ budgets }));
+  const entryFile = fileURLToPath(new URL(`../${entry}`, import.meta.url));
+  const server = await startProgram(process.execPath, [...nodeFlags, entryFile], {
+    outputFile: join(directory, `${fileName}.log`),
     env: {
       ...process.env,
       PORT: String(port),
@@ -126,12 +132,18 @@ export async function startParley({
 }
 
 /** A team for each way that the model double answers; the window is fixed, so that its size is no variable. */
-function parleyYaml(): string {
+function parleyYaml({ budgets }: { budgets: boolean }): string {
   const names = Object.values(MODEL_NAMES);
   return stringify({
+    ...(budgets ? { budgets: BUDGETS } : {}),
     agents: Object.fromEntries(names.map((model) => [model, { model }])),
     teams: Object.fromEntries(names.map((agent) => [agent, { agent, history_messages: WINDOW_MESSAGES }])),
     default_team: MODEL_NAMES.burst,
     models: Object.fromEntries(names.map((name) => [name, { context_window_tokens: 128_000, endpoints: [{}] }])),
   });
 }
+
+/** So high that nothing is refused. */
+const BUDGETS = [{ scope: "tenant" }, { scope: "user", id: "*" }, { scope: "session", id: "*" }].flatMap((scope) =>
+  ["hour", "day", "month"].map((period) => ({ ...scope, period, limit_micro_usd: 10 ** 15, limit_tokens: 10 ** 15 })),
+);

@@ -11,6 +11,7 @@ import {
   LOADS,
   type LoadKind,
   type LoadMeasurement,
+  measureAccounts,
   measureIdleStreams,
   measureLoad,
   measureReaders,
@@ -112,13 +113,22 @@ async function measureAll(): Promise<Measured> {
   const callsPerMessage = ((await modelCalls(modelUrl)) - callsBefore) / turns;
 
   say("readers on another replica");
-  const elsewhere = await start(startParley({ ...parleyOptions, logName: "elsewhere" }));
+  const elsewhere = await start(startParley({ ...parleyOptions, fileName: "elsewhere" }));
   const readers = await measureReaders(
     client,
     { owner: parley, elsewhere },
     { sessionIds, durationMs, counts: READERS, release: () => releaseHeld(modelUrl) },
   );
   await stop(elsewhere);
+
+  say("with accounts and without");
+  const metered = { ...parleyOptions, budgets: true };
+  const accounted = await start(startParley({ ...metered, fileName: "accounted" }));
+  const unaccounted = await start(
+    startParley({ ...metered, fileName: "unaccounted", entry: "bench/unaccounted-service.ts" }),
+  );
+  const accounts = await measureAccounts(client, { accounted, unaccounted }, { sessionIds, durationMs, rounds });
+  for (const target of [accounted, unaccounted]) await stop(target);
 
   say(`filling ${mostStreams} sessions for idle streams`);
   const idleSessionIds = await fill(mostStreams);
@@ -137,7 +147,7 @@ async function measureAll(): Promise<Measured> {
     });
     await stop(target);
   }
-  return { rounds, durationMs, loads, redisTraffic, readers, callsPerMessage, idleBytes };
+  return { rounds, durationMs, loads, redisTraffic, readers, accounts, callsPerMessage, idleBytes };
 }
 
 function emptyLoads(): Measured["loads"] {

@@ -184,3 +184,38 @@ export async function measureReaders(
   }
   return { resumeLatency: percentile(resumed.firstEventMs, 0.5) / percentile(begun.firstEventMs, 0.5), events };
 }
+
+/** What a turn costs with accounts, of what it costs without. */
+export interface AccountsMeasurement {
+  /** Processor time of the server per turn. */
+  readonly cpu: number;
+  /** Turns per second without accounts, of those with them. */
+  readonly throughput: number;
+}
+
+/** Medians of the rounds' ratios, by the kind of load. */
+export async function measureAccounts(
+  client: ChildProcess,
+  { accounted, unaccounted }: { accounted: Target; unaccounted: Target },
+  { sessionIds, durationMs, rounds }: { sessionIds: readonly string[]; durationMs: number; rounds: number },
+): Promise<Map<LoadKind, AccountsMeasurement>> {
+  const ratios = new Map<LoadKind, AccountsMeasurement[]>();
+  // Round 0 warms both up and counts for nothing.
+  for (let round = 0; round <= rounds; round++) {
+    for (const kind of Object.keys(LOADS) as LoadKind[]) {
+      const without = await measureLoad(client, unaccounted, { kind, durationMs, sessionIds });
+      const withAccounts = await measureLoad(client, accounted, { kind, durationMs, sessionIds });
+      if (round === 0) continue;
+      const ratio = {
+        cpu: withAccounts.cpuMsPerTurn / without.cpuMsPerTurn,
+        throughput: without.turnsPerSecond / withAccounts.turnsPerSecond,
+      };
+      ratios.set(kind, [...(ratios.get(kind) ?? []), ratio]);
+    }
+  }
+  const medianOf = (all: readonly AccountsMeasurement[], figure: keyof AccountsMeasurement): number =>
+    median(all.map((one) => one[figure]));
+  return new Map(
+    [...ratios].map(([kind, all]) => [kind, { cpu: medianOf(all, "cpu"), throughput: medianOf(all, "throughput") }]),
+  );
+}

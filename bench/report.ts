@@ -1,5 +1,11 @@
 import type { RedisTraffic } from "./bench-targets.ts";
-import { type LoadKind, type LoadMeasurement, type ReadersMeasurement, ratiosOf } from "./measurements.ts";
+import {
+  type AccountsMeasurement,
+  type LoadKind,
+  type LoadMeasurement,
+  type ReadersMeasurement,
+  ratiosOf,
+} from "./measurements.ts";
 
 /** All that a run measured. */
 export interface Measured {
@@ -9,6 +15,7 @@ export interface Measured {
   /** What a turn asks of Redis, by the session's messages. */
   readonly redisTraffic: ReadonlyMap<number, RedisTraffic>;
   readonly readers: ReadersMeasurement;
+  readonly accounts: ReadonlyMap<LoadKind, AccountsMeasurement>;
   readonly callsPerMessage: number;
   /** Resident bytes of an idle stream, by the number of streams. */
   readonly idleBytes: Record<"bare" | "parley", ReadonlyMap<number, number>>;
@@ -22,7 +29,13 @@ interface Row {
 
 /** The table in Markdown, with the marks of the first release (DESIGN §8). */
 export function renderReport(measured: Measured): string {
-  const rows = [...loadRows(measured), ...readersRows(measured), ...idleRows(measured), ...redisRows(measured)];
+  const rows = [
+    ...loadRows(measured),
+    ...readersRows(measured),
+    ...accountsRows(measured),
+    ...idleRows(measured),
+    ...redisRows(measured),
+  ];
   return [
     `${measured.rounds} rounds of ${measured.durationMs / 1_000} s, 64 clients; Parley ÷ bare is the median of the rounds' ratios (lowest to highest).`,
     "",
@@ -94,6 +107,26 @@ function readersRows({ readers }: Measured): Row[] {
     ...rows,
   ];
 }
+
+const LOAD_NAMES: Record<LoadKind, string> = {
+  unary: "unary",
+  burst: "as fast as they come",
+  paced: "paced at 10 ms",
+};
+
+function accountsRows({ accounts }: Measured): Row[] {
+  return [...accounts].flatMap(([kind, { cpu, throughput }]): Row[] => [
+    {
+      figure: `server CPU per turn with accounts ÷ without, ${LOAD_NAMES[kind]}`,
+      value: cpu.toFixed(2),
+      mark: { text: `≤ ${ACCOUNTS_MARK.toFixed(2)}`, isMet: cpu <= ACCOUNTS_MARK },
+    },
+    { figure: `turns/s without accounts ÷ with them, ${LOAD_NAMES[kind]}`, value: throughput.toFixed(2) },
+  ]);
+}
+
+/** What accounts may make of a turn's cost. */
+const ACCOUNTS_MARK = 1.15;
 
 function redisRows({ redisTraffic, callsPerMessage }: Measured): Row[] {
   const [young = Number.NaN] = [...redisTraffic.values()].map(({ bytes }) => bytes);
