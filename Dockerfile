@@ -8,7 +8,16 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /parley
 COPY package.json package-lock.json ./
-RUN npm install --no-save --no-audit --no-fund --loglevel=error
+# Debian's Node is older than some packages allow, and npm leaves optional ones out then without a word, the console's bundler
+# among them: Node and npm of our own install the rest. For registries behind a certificate of one's own both take a secret
+# `authorities`: a list of authorities that no layer keeps.
+ARG NODE_EXTRA_CA_CERTS
+RUN --mount=type=secret,id=authorities,target=/run/authorities.crt \
+    npm install --no-save --no-audit --no-fund --loglevel=error --prefix /tools npm@11.19.1 \
+    "node@$(node -p 'require("./package.json").devDependencies.node')"
+ENV PATH=/tools/node_modules/.bin:$PATH
+RUN --mount=type=secret,id=authorities,target=/run/authorities.crt \
+    npm install --no-save --no-audit --no-fund --loglevel=error
 # The console's tsconfig.json extends the project's.
 COPY tsconfig.json ./
 COPY gen gen
@@ -16,13 +25,16 @@ COPY web web
 RUN npm run build:console
 
 FROM build AS production
+ARG NODE_EXTRA_CA_CERTS
 # The same lock, without the dev dependencies; the Node program is all that stays of them.
-RUN cp "$(readlink -f node_modules/.bin/node)" /usr/local/bin/node \
+RUN --mount=type=secret,id=authorities,target=/run/authorities.crt \
+    cp "$(readlink -f node_modules/.bin/node)" /usr/local/bin/node \
  && npm prune --omit=dev --no-audit --no-fund --loglevel=error
 
 FROM ${DEBIAN}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libatomic1 libstdc++6 tini \
+ && apt-get clean \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=production /usr/local/bin/node /usr/local/bin/node
 WORKDIR /parley

@@ -1,5 +1,5 @@
 # make run: try it.  make test: check it.  make serve: the production entry on REDIS_URL.  make bench: what it costs.
-# make soak: break it, for as long as you like.
+# make soak: break it, for as long as you like.  make test-image: build the Dockerfile for real.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -10,7 +10,7 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run serve test soak bench install tools console check
+.PHONY: run serve test test-image soak bench install tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -20,6 +20,12 @@ serve: install console
 
 test: install tools console
 	vitest run
+
+# The Dockerfile built for real, as root, without Docker; a cold build takes some minutes.
+test-image: install
+	@$(call need,buildah,buildah)
+	@$(call need,debootstrap,debootstrap)
+	vitest run --config vitest.image.config.ts
 
 soak: install tools
 	@exec node test/soak/main.ts
