@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import {
   Code,
@@ -125,7 +125,9 @@ function isPlainRequest(headers: IncomingHttpHeaders): boolean {
     (type === "application/grpc" || type === "application/grpc+proto") &&
     (encoding === undefined || encoding === "identity") &&
     // A browser's: it gets its headers elsewhere.
-    headers.origin === undefined
+    headers.origin === undefined &&
+    // Node answers a client that asks before it sends its body.
+    headers.expect === undefined
   );
 }
 
@@ -204,7 +206,8 @@ function readBody(stream: ServerHttp2Stream, mostBytes: number, done: (body: Bod
     stream.pause();
     settle(false);
   };
-  const onEnd = (): void => settle(true);
+  // A reset ends what is read too.
+  const onEnd = (): void => settle(!stream.closed);
   const onClose = (): void => settle(false);
   stream.on("data", onData);
   stream.on("end", onEnd);
@@ -225,8 +228,9 @@ function parseMessage({ input }: DescMethod, pieces: readonly Buffer[]): Message
   }
 }
 
-/** A body as it came. */
+/** A body as it came. Of a client that is gone there is no more: that it is cut short is no fault in it, but a cancel. */
 async function* rest(stream: ServerHttp2Stream, { pieces, whole }: Body): AsyncGenerator<Uint8Array> {
+  if (stream.closed) throw resetError(stream.rstCode) ?? resetError(constants.NGHTTP2_CANCEL);
   yield* pieces;
   if (!whole) yield* stream;
 }
@@ -273,13 +277,9 @@ async function writeAll(
   writer: EnvelopeWriter,
   write: (value: Message) => Promise<void> | undefined,
 ): Promise<void> {
-  const iterator = messages[Symbol.asyncIterator]();
-  for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
-    if (writer.closed) {
-      await iterator.return?.();
-      return;
-    }
-    const drained = write(next.value);
+  for await (const message of messages) {
+    if (writer.closed) return;
+    const drained = write(message);
     if (drained !== undefined) await drained;
   }
 }

@@ -78,3 +78,18 @@ test.each([
     }
   },
 );
+
+test("counts of many short texts, which are remembered, stay as quick as the first ones", () => {
+  const { countText } = tokenizerFor("gpt-4");
+  // Of ten characters each, so that as many as possible are remembered and forgotten.
+  const texts = (from: number): string[] => Array.from({ length: 20_000 }, (_, i) => `text ${10_000 + from + i}`);
+  const cpuMs = (each: readonly string[]): number => {
+    const start = process.cpuUsage();
+    for (const text of each) countText(text);
+    const { user } = process.cpuUsage(start);
+    return user / 1_000;
+  };
+  const laps = Array.from({ length: 10 }, (_, lap) => cpuMs(texts(lap * 20_000)));
+  const [, second = 0] = laps;
+  expect(Math.max(...laps.slice(-4))).toBeLessThan(4 * second);
+});

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import * as http2 from "node:http2";
+import { createConnection } from "node:net";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { Code, createContextKey, type HandlerContext, type Interceptor } from "@connectrpc/connect";
 import { findTrailerError } from "@connectrpc/connect/protocol-grpc";
@@ -43,6 +44,14 @@ const behaviours: Record<string, (context: HandlerContext) => AsyncGenerator<str
     yield "one";
     throw new TypeError("a secret");
   },
+  async *unwritable() {
+    try {
+      yield "one";
+      yield UNWRITABLE;
+    } finally {
+      unwound++;
+    }
+  },
   async *late(context) {
     yield "one";
     expect(context.timeoutMs() ?? 0).toBeLessThanOrEqual(200);
@@ -51,11 +60,15 @@ const behaviours: Record<string, (context: HandlerContext) => AsyncGenerator<str
   },
 };
 
+/** Makes a message that protobuf refuses to write. */
+const UNWRITABLE = "unwritable";
+
 const KEY = createContextKey("", { description: "test" });
 
 const ended: { server: string; code: string }[] = [];
 const refused: { server: string; call: RefusedCall }[] = [];
 const signals: { server: string; signal: AbortSignal }[] = [];
+let unwound = 0;
 let pulled = 0;
 const servers = new Map<string, HttpServer>();
 const NAMES = ["streams", "connect"] as const;
@@ -93,7 +106,7 @@ async function start(server: (typeof NAMES)[number]): Promise<HttpServer> {
             for (pulled = 0; ; pulled++) yield delta("much text ".repeat(1_000));
           }
           for await (const text of (behaviours[message] as NonNullable<(typeof behaviours)[string]>)(context))
-            yield delta(text);
+            yield text === UNWRITABLE ? usage(2 ** 31) : delta(text);
         },
       }),
   });
@@ -103,6 +116,10 @@ async function start(server: (typeof NAMES)[number]): Promise<HttpServer> {
 
 function delta(text: string): MessageInitShape<typeof StreamChatResponseSchema> {
   return { sequence: 1n, event: { case: "textDelta", value: { agent: "a", text } } };
+}
+
+function usage(promptTokens: number): MessageInitShape<typeof StreamChatResponseSchema> {
+  return { sequence: 2n, event: { case: "usageRecorded", value: { agent: "a", tokenUsage: { promptTokens } } } };
 }
 
 const HEADERS = { "content-type": "application/grpc+proto", te: "trailers", "x-request-id": "r1" };
@@ -130,6 +147,43 @@ async function send(name: string, rpc: string, headers: Record<string, string>, 
   );
   answer.header.delete("date");
   return answer;
+}
+
+/** Resets the stream of a request without an end, by hand: Node's client ends a request first. Gives the server time to see it. */
+async function resetAmid(
+  port: number,
+  { path, bytes, delayMs }: { path: string; bytes: Uint8Array; delayMs: number },
+): Promise<void> {
+  const field = (name: string, value: string): Buffer =>
+    Buffer.concat(
+      [[0, name.length], Buffer.from(name), [value.length], Buffer.from(value)].map((part) => Buffer.from(part)),
+    );
+  const fields = Object.entries({ ":method": "POST", ":scheme": "http", ":path": path, ":authority": "h", ...HEADERS });
+  const socket = createConnection({ host: "127.0.0.1", port });
+  socket.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  socket.write(frame(FRAME.settings, { stream: 0 }));
+  socket.write(frame(FRAME.headers, { flags: 4, payload: Buffer.concat(fields.map((each) => field(...each))) }));
+  socket.write(frame(FRAME.data, { payload: bytes }));
+  if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
+  socket.write(frame(FRAME.reset, { payload: Buffer.from([0, 0, 0, http2.constants.NGHTTP2_CANCEL]) }));
+  socket.resume();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  socket.destroy();
+}
+
+/** Types of HTTP/2 frames (RFC 9113, 6). */
+const FRAME = { data: 0, headers: 1, reset: 3, settings: 4 } as const;
+
+function frame(
+  type: number,
+  { flags = 0, stream = 1, payload = Buffer.alloc(0) }: { flags?: number; stream?: number; payload?: Uint8Array },
+): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  head[4] = flags;
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
 }
 
 /** All that a client can tell of an answer. */
@@ -233,6 +287,27 @@ describe.each(["Chat", "StreamChat"])("%s", (rpc) => {
     }
   });
 
+  test.each([
+    ["before its message", Buffer.alloc(0)],
+    ["amid its message", whole.subarray(0, 9)],
+    ["before its request's end", whole],
+  ])("a client that resets its stream %s has cancelled its call", async (_, bytes) => {
+    for (const delayMs of [0, 50]) {
+      ended.length = 0;
+      refused.length = 0;
+      signals.length = 0;
+      await resetAmid(servers.get("streams")?.port ?? 0, {
+        path: `/parley.chat.v1.ChatService/${rpc}`,
+        bytes,
+        delayMs,
+      });
+      expect(signals).toEqual([]);
+      expect(refused).toEqual([]);
+      // A unary call has not begun, for Connect, before its message is there.
+      expect(ended).toEqual(rpc === "Chat" ? [] : [{ server: "streams", code: "canceled" }]);
+    }
+  });
+
   test("a connection that is lost ends the call's signal", async () => {
     for (const name of NAMES) {
       signals.length = 0;
@@ -269,4 +344,25 @@ test("a client that does not read stops the handler", async () => {
     stream.close(http2.constants.NGHTTP2_CANCEL);
     client.close();
   }
+});
+
+test("a message that cannot be written ends its stream, and the handler behind it", async () => {
+  for (const name of NAMES) {
+    unwound = 0;
+    const answer = await send(name, "StreamChat", {}, body("unwritable"));
+    expect(findTrailerError(answer.trailer)?.code).toBe(Code.Internal);
+    await vi.waitFor(() => expect(unwound).toBe(1));
+    expect(ended).toHaveLength(1);
+  }
+});
+
+test("a client that asks whether it may send its request is told so", async () => {
+  const client = http2.connect(servers.get("streams")?.url ?? "");
+  const path = "/parley.chat.v1.ChatService/StreamChat";
+  const stream = client.request({ ":method": "POST", ":path": path, ...HEADERS, expect: "100-continue" });
+  stream.once("continue", () => stream.end(body("three")));
+  stream.resume();
+  const [trailers] = await once(stream, "trailers");
+  expect(trailers["grpc-status"]).toBe("0");
+  client.close();
 });
