@@ -80,10 +80,11 @@ export async function startHttpServer({
   );
   // Node's own listener makes a request and a response of a stream. They cost as much as all else in an HTTP/2 stream.
   const [makeRequest] = h2.listeners("stream") as ((...stream: Http2StreamEvent) => void)[];
+  if (makeRequest === undefined) throw new Error("this Node has no listener of its own for HTTP/2 streams");
   h2.removeAllListeners("stream");
   h2.on("stream", (...event: Http2StreamEvent) => {
     const [stream, headers, , rawHeaders] = event;
-    if (headerBytes(rawHeaders) > MAX_HEADER_BYTES || !streamHandler(stream, headers)) makeRequest?.call(h2, ...event);
+    if (headerBytes(rawHeaders) > MAX_HEADER_BYTES || !streamHandler(stream, headers)) makeRequest.call(h2, ...event);
   });
   const sessions = new Set<http2.ServerHttp2Session>();
   h2.on("session", (session) => {
