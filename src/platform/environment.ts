@@ -1,4 +1,3 @@
-import { isIPv4 } from "node:net";
 import * as z from "zod";
 
 /** The environment and the configuration file cannot be used; `problems` has one line for each thing to mend. */
@@ -47,5 +46,5 @@ export function oneOf<const T extends readonly [string, ...string[]]>(standard: 
 
 /** Whether only this machine can reach an address to listen on. */
 export function isLoopback(host: string): boolean {
-  return ["localhost", "::1"].includes(host) || (isIPv4(host) && host.startsWith("127."));
+  return ["localhost", "::1"].includes(host) || /^127(\.\d{1,3}){3}$/.test(host);
 }
