@@ -96,6 +96,13 @@ function tenantOf(context: HandlerContext): string {
   return callContextOf(context).principal.tenant;
 }
 
+const TIME_RULE = "must be a time of the years 1 to 9999";
+
+/** Whether a timestamp can have such fields (google/protobuf/timestamp.proto); one that is missing is another fault. */
+function isTime({ seconds, nanos }: Pick<Timestamp, "seconds" | "nanos"> = { seconds: 0n, nanos: 0 }): boolean {
+  return seconds >= -62_135_596_800n && seconds <= 253_402_300_799n && nanos >= 0 && nanos <= 999_999_999;
+}
+
 /** Collects what is wrong with a request. */
 class WrongFields {
   readonly #fields: { field: string; description: string }[] = [];
@@ -112,6 +119,8 @@ class WrongFields {
     this.unless(endTime !== undefined, "end_time", "must be set");
     const startMs = startTime === undefined ? 0 : timestampMs(startTime);
     const endMs = endTime === undefined ? 0 : timestampMs(endTime);
+    this.unless(isTime(startTime), "start_time", TIME_RULE);
+    this.unless(isTime(endTime), "end_time", TIME_RULE);
     const both = startTime !== undefined && endTime !== undefined;
     this.unless(!both || startMs < endMs, "end_time", "must be after start_time");
     return { startMs, endMs };

@@ -128,8 +128,12 @@ export interface AccountStore {
    * all, that is a correction.
    */
   lose(call: CallRef): Promise<UsageRecord | undefined>;
-  /** Charges, in full, started calls past their time, of all accounts; returns their rows. To be called now and then. */
-  expired(): Promise<UsageRecord[]>;
+  /**
+   * Ends started calls past their time, of all accounts: by what `truthOf` knows of them, which is told their rows, else charged
+   * in full. Returns their rows. A call stays as it is until its truth can be told: where `truthOf` rejects, this does. To be
+   * called now and then.
+   */
+  expired(truthOf?: (lost: UsageRecord) => Promise<UsageRecord | undefined>): Promise<UsageRecord[]>;
   /**
    * Makes what is charged for a call equal to `record`: appends a row with the differences and moves the counters. Changes
    * nothing where they are equal already.

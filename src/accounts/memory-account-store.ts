@@ -213,13 +213,26 @@ export function createMemoryAccountStore({
       return call?.owner === undefined ? undefined : lose(account, call, nowMs);
     },
 
-    async expired() {
+    async expired(truthOf) {
       const nowMs = now();
-      return [...accounts.keys()].flatMap((tenant) => {
-        const account = open(tenant, nowMs);
-        const lost = [...account.held.values()].filter(({ untilMs }) => untilMs <= nowMs);
-        return lost.map((call) => lose(account, call, nowMs));
-      });
+      const late = [...accounts.keys()].flatMap((tenant) =>
+        [...open(tenant, nowMs).held.values()].filter(({ untilMs }) => untilMs <= nowMs),
+      );
+      const rows: UsageRecord[] = [];
+      for (const call of late) {
+        const truth = await truthOf?.(lostRow(call.maximum, call.holdTimeMs));
+        const account = open(call.maximum.tenant, nowMs);
+        // Ended meanwhile.
+        if (account.held.get(call.maximum.recordId) !== call) continue;
+        if (truth === undefined) {
+          rows.push(lose(account, call, nowMs));
+        } else {
+          const row = heldAt(copy(truth), call.holdTimeMs);
+          end(account, row, { state: "settled", nowMs });
+          rows.push(copy(row));
+        }
+      }
+      return rows;
     },
 
     correct: async (record) => correct(record, now()),

@@ -188,6 +188,36 @@ export function createRedisAccountStore({
     return String(reply[0]) === "settled" ? row : undefined;
   };
 
+  const settleCall = async (record: UsageRecord): Promise<SettleOutcome> => {
+    const { reply, row: settled } = await settle(record, "settle");
+    switch (String(reply[0])) {
+      case "settled":
+        return { state: "settled", record: settled };
+      case "stands": {
+        const standing = readStanding(reply);
+        if (standing.state === "charged") return correctStanding(record, reply);
+        const [row, ...corrections] = standing.rows;
+        return row === undefined
+          ? { state: "forgotten" }
+          : { state: "stands", record: chargedBy([row, ...corrections]) };
+      }
+      default:
+        return { state: "forgotten" };
+    }
+  };
+
+  /** Undefined: it has been ended meanwhile. */
+  const expire = async (
+    maximum: UsageRecord,
+    holdTimeMs: number,
+    truthOf: (lost: UsageRecord) => Promise<UsageRecord | undefined>,
+  ): Promise<UsageRecord | undefined> => {
+    const truth = await truthOf(lostRow(maximum, holdTimeMs));
+    if (truth === undefined) return loseAs("expire", maximum, holdTimeMs);
+    const outcome = await settleCall(truth);
+    return outcome.state === "settled" ? outcome.record : undefined;
+  };
+
   return {
     async hold(call) {
       const { tenant } = call.maximum;
@@ -206,23 +236,7 @@ export function createRedisAccountStore({
       return String(reply) as StartOutcome;
     },
 
-    async settle(record) {
-      const { reply, row: settled } = await settle(record, "settle");
-      switch (String(reply[0])) {
-        case "settled":
-          return { state: "settled", record: settled };
-        case "stands": {
-          const standing = readStanding(reply);
-          if (standing.state === "charged") return correctStanding(record, reply);
-          const [row, ...corrections] = standing.rows;
-          return row === undefined
-            ? { state: "forgotten" }
-            : { state: "stands", record: chargedBy([row, ...corrections]) };
-        }
-        default:
-          return { state: "forgotten" };
-      }
-    },
+    settle: settleCall,
 
     async release({ tenant, callId }, owner) {
       const keys = moneyKeys(tenant);
@@ -235,7 +249,7 @@ export function createRedisAccountStore({
       return loseAs("lose", standing.record, standing.holdTimeMs);
     },
 
-    async expired() {
+    async expired(truthOf = unknown) {
       const tenants = (await run("parleyListAccounts", [ACCOUNTS_KEY], [])) as Buffer[];
       const charged: UsageRecord[] = [];
       for (const tenant of tenants.map(String)) {
@@ -246,7 +260,7 @@ export function createRedisAccountStore({
           for (let at = 0; at + 2 < lost.length; at += 3) {
             const maximum = lost[at + 2];
             if (maximum === undefined) continue;
-            const row = await loseAs("expire", decodeRow(maximum), Number(String(lost[at + 1])));
+            const row = await expire(decodeRow(maximum), Number(String(lost[at + 1])), truthOf);
             if (row !== undefined) charged.push(row);
           }
           if (lost.length < 3 * LOST_PAGE || charged.length === before) break;
@@ -318,6 +332,9 @@ export function createRedisAccountStore({
     },
   };
 }
+
+/** Nobody knows more of a lost call than its hold. */
+const unknown = async (): Promise<undefined> => undefined;
 
 function callKey({ callPrefix }: MoneyKeys, callId: string): string {
   return `${callPrefix}${callId}`;

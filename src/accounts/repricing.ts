@@ -1,7 +1,8 @@
 import { create } from "@bufbuild/protobuf";
+import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { type UsageRecord, UsageRecordSchema } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { LedgerCorrection } from "./account-store.ts";
-import { costMicroUsd } from "./model-price.ts";
+import { costMicroUsd, largestCostMicroUsd, type ModelPrice } from "./model-price.ts";
 import type { PriceTable } from "./price-table.ts";
 import { chargedBy, differenceRow, holdTimeMsOf } from "./usage-amounts.ts";
 
@@ -31,12 +32,7 @@ export async function repriced(
   for (const parts of calls.values()) {
     const charged = chargedBy(parts);
     const price = prices.at(charged.model, holdTimeMsOf(charged));
-    const cost = costMicroUsd(price, {
-      promptTokens: Number(charged.promptTokens),
-      cachedPromptTokens: Number(charged.cachedPromptTokens),
-      completionTokens: Number(charged.completionTokens),
-      reasoningTokens: Number(charged.reasoningTokens),
-    });
+    const cost = costOf(charged, price);
     const priced = charged.priceVersion === "" && price.version !== "";
     if (cost === charged.costMicroUsd && !priced) continue;
     const truth = create(UsageRecordSchema, { ...charged, costMicroUsd: cost, priceVersion: price.version });
@@ -45,6 +41,21 @@ export async function repriced(
     differenceMicroUsd += difference.costMicroUsd;
   }
   return { corrections, differenceMicroUsd, token: await tokenOf(corrections) };
+}
+
+/** What nobody knows better than its hold is charged as it is held: of whatever kinds its tokens were. */
+function costOf(charged: UsageRecord, price: ModelPrice): bigint {
+  const promptTokens = Number(charged.promptTokens);
+  const completionTokens = Number(charged.completionTokens);
+  if (charged.usageSource === UsageSource.HOLD_MAXIMUM) {
+    return largestCostMicroUsd(price, { promptTokens, maxCompletionTokens: completionTokens });
+  }
+  return costMicroUsd(price, {
+    promptTokens,
+    cachedPromptTokens: Number(charged.cachedPromptTokens),
+    completionTokens,
+    reasoningTokens: Number(charged.reasoningTokens),
+  });
 }
 
 async function tokenOf(corrections: readonly LedgerCorrection[]): Promise<string> {

@@ -102,19 +102,19 @@ function claimsOf(payload: JWTPayload) {
   return {
     tenant: payload.tenant === undefined ? "default" : textOf(payload.tenant),
     team: textOf(payload.team ?? ""),
-    userId: payload.sub ?? "",
+    userId: textOf(payload.sub ?? ""),
     useCases: wordsOf(payload.use_cases),
     roles: wordsOf(payload.roles ?? payload.scope),
   };
 }
 
-/** A claim of another type is no name: it fails the name's rule. */
+/** A claim of another type is nobody's name: it fails every name's rule. */
 function textOf(claim: unknown): string {
-  return typeof claim === "string" ? claim : " ";
+  return typeof claim === "string" ? claim : "\0";
 }
 
 function wordsOf(claim: unknown): string[] {
   if (claim === undefined || claim === null) return [];
   if (typeof claim === "string") return claim.split(" ").filter((word) => word !== "");
-  return Array.isArray(claim) ? claim.map(textOf) : [" "];
+  return Array.isArray(claim) ? claim.map(textOf) : ["\0"];
 }

@@ -46,5 +46,5 @@ export function oneOf<const T extends readonly [string, ...string[]]>(standard: 
 
 /** Whether only this machine can reach an address to listen on. */
 export function isLoopback(host: string): boolean {
-  return ["localhost", "::1"].includes(host) || /^127\./.test(host);
+  return ["localhost", "::1"].includes(host) || /^127(\.\d{1,3}){3}$/.test(host);
 }

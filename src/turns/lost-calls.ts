@@ -1,5 +1,7 @@
+import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { AccountStore } from "../accounts/account-store.ts";
+import { Failure } from "../failure.ts";
 import type { TurnStore } from "./ports.ts";
 import { parseTurnId } from "./turn-id.ts";
 
@@ -16,15 +18,15 @@ export interface LostCalls {
 }
 
 /**
- * Has calls charged in full whose owner did not settle them in time, and corrected where their turn's log says what they
- * used: the owner may have been lost after it had written that.
+ * Has calls charged whose owner did not settle them in time: what their turn's log says that they used, for the owner may have
+ * been lost after it had written that, else in full.
  */
 export function startLostCalls({
   accounts,
   store,
   onError,
 }: {
-  accounts: Pick<AccountStore, "expired" | "correct">;
+  accounts: Pick<AccountStore, "expired">;
   store: Pick<TurnStore, "readLog">;
   onError(error: unknown): void;
 }): LostCalls {
@@ -32,10 +34,7 @@ export function startLostCalls({
   let timer: ReturnType<typeof setTimeout> | undefined;
   const look = async (): Promise<void> => {
     try {
-      for (const row of await accounts.expired()) {
-        const logged = await loggedRow(row, store);
-        if (logged !== undefined) await accounts.correct(logged);
-      }
+      await accounts.expired((lost) => loggedRow(lost, store));
     } catch (error) {
       onError(error);
     }
@@ -56,7 +55,10 @@ export function startLostCalls({
   };
 }
 
-/** The call's row as its turn's log has it; undefined: the log does not have it, or is gone. */
+/**
+ * The call's row as its turn's log has it; undefined: the log does not know it, or is gone. STORE_UNAVAILABLE: ask again, for
+ * nothing is looked at twice that has been charged.
+ */
 async function loggedRow(
   { turnId, recordId }: UsageRecord,
   store: Pick<TurnStore, "readLog">,
@@ -64,10 +66,16 @@ async function loggedRow(
   const ref = parseTurnId(turnId);
   if (ref === undefined) return undefined;
   for (let after = 0n; ; ) {
-    const page = await store.readLog(ref, after, READ_LIMIT).catch(() => undefined);
+    const page = await store.readLog(ref, after, READ_LIMIT).catch(unlessAway);
     const found = page?.find(({ usageRecord }) => usageRecord?.recordId === recordId)?.usageRecord;
+    // A takeover writes down what it charges in full: that may still be corrected.
+    if (found !== undefined) return found.usageSource === UsageSource.HOLD_MAXIMUM ? undefined : found;
     const last = page?.at(-1)?.event?.sequence;
-    if (found !== undefined || last === undefined) return found;
+    if (last === undefined) return undefined;
     after = last;
   }
+}
+
+function unlessAway(error: unknown): undefined {
+  if (error instanceof Failure && error.reason === "STORE_UNAVAILABLE") throw error;
 }

@@ -2,6 +2,7 @@ import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { AccountStore } from "../accounts/account-store.ts";
 import { createCallAccount } from "../accounts/call-account.ts";
+import { EACH } from "../accounts/call-scopes.ts";
 import type { PriceTable } from "../accounts/price-table.ts";
 import type { RateLimiter } from "../accounts/rate-limit.ts";
 import { ANSWER_RESERVE_TOKENS } from "../engine/agent-answer.ts";
@@ -54,7 +55,8 @@ export async function previewTurn(request: TurnRequest, ports: PreviewPorts): Pr
   const { refusal, headroom, maxCostMicroUsd } = await calls.preview({
     tenant,
     userId,
-    sessionId,
+    // A session that is yet to be made has spent nothing, and is bound as each one is.
+    sessionId: sessionId || EACH,
     team: request.team,
     useCase: request.useCase,
     turnId: "",

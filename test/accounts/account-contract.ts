@@ -7,6 +7,7 @@ import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { periodOf } from "../../src/accounts/budget-periods.ts";
 import { BudgetRefusal } from "../../src/accounts/budget-refusal.ts";
 import type { ConfiguredBudget } from "../../src/accounts/budgets.ts";
+import { Failure } from "../../src/failure.ts";
 import { expectFailure } from "../store/store-contract.ts";
 import { ledgerOf } from "../support/ledger.ts";
 import { budgetOf, call, checkAccount, held, refusalOf, settled, startedCall } from "./calls.ts";
@@ -419,6 +420,28 @@ export function describeAccountContract(name: string, subject: AccountSubject): 
         expect(await budgetOf(store, tenant)).toMatchObject({ spentMicroUsd: 100n, heldMicroUsd: 10n });
         expect(await store.expired()).toEqual([]);
         expect(await store.find({ tenant, callId: "c1" })).toMatchObject({ state: "charged" });
+        await checkAccount(store, tenant);
+      });
+
+      it("is charged what is known of it, and not before that can be told", async () => {
+        await setMonth("user:ann", { money: 1_000n });
+        await startedCall(store, call("c1", { costMicroUsd: 100n, callMs: 1 }));
+        await startedCall(store, call("c2", { costMicroUsd: 100n, callMs: 1 }));
+        await vi.waitFor(async () => {
+          const told = store.expired(async () => {
+            throw new Failure("STORE_UNAVAILABLE");
+          });
+          await expect(told).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE" });
+        });
+        expect(await ledgerOf(store, tenant)).toEqual([]);
+        const truths = new Map([["c1", settled("c1", { costMicroUsd: 7n })]]);
+        await vi.waitFor(async () => {
+          await store.expired(async ({ recordId }) => truths.get(recordId));
+          expect(await ledgerOf(store, tenant)).toHaveLength(2);
+        });
+        expect(await store.find({ tenant, callId: "c1" })).toMatchObject({ state: "settled" });
+        expect(await store.find({ tenant, callId: "c2" })).toMatchObject({ state: "charged" });
+        expect(await budgetOf(store, tenant)).toMatchObject({ spentMicroUsd: 107n, heldMicroUsd: 0n });
         await checkAccount(store, tenant);
       });
 

@@ -144,6 +144,19 @@ describe("a preview agrees with the call", () => {
     }
   });
 
+  test("of a session that is yet to be made, which each session's budget binds", async () => {
+    const { chat } = callerOf(app);
+    const budget = { scope: "session:*", period: "day", dryRun: false } as const;
+    await withAccounts(redis, (accounts) => accounts.setBudget("default", { ...budget, limitTokens: 10n }));
+    const request = { message: "hello", userId: "newcomer" };
+    const preview = await chat.previewChat(request);
+    const refusal = await refusalOf(chat.chat(request));
+    expect(refusal.findDetails(ErrorInfoSchema)).toMatchObject([{ reason: "CALL_EXCEEDS_BUDGET" }]);
+    expect(preview).toMatchObject({ admitted: false, denial: { reason: "CALL_EXCEEDS_BUDGET" } });
+    expect(preview.headroom).toMatchObject([{ scope: "session", leftTokens: 10n }]);
+    await withAccounts(redis, (accounts) => accounts.setBudget("default", budget));
+  });
+
   test("is in no budget", async () => {
     await expectAddsUp(redis);
   });

@@ -142,6 +142,10 @@ describe("the environment", () => {
 
   test("beyond loopback only where that is meant", () => {
     expect(load({ HOST: "0.0.0.0", ALLOW_UNAUTHENTICATED: "true" }).host).toBe("0.0.0.0");
+    // A name may stand for any address.
+    for (const HOST of ["::", "127.0.0.1.example.com", "127.example.com"]) {
+      expect(() => load({ HOST })).toThrow("ALLOW_UNAUTHENTICATED=true");
+    }
     for (const host of ["127.0.0.1", "127.1.2.3", "localhost", "::1"]) expect(load({ HOST: host }).host).toBe(host);
   });
 });

@@ -65,6 +65,8 @@ describe("a token of the issuer", () => {
     ["with a tenant that could be part of another's keys", { tenant: "a}:b" }],
     ["with a tenant that is no text", { tenant: ["acme"] }],
     ["with a use case that is no text", { use_cases: [7] }],
+    ["with a subject that is a number", { sub: 7 } as unknown as JWTPayload],
+    ["with a subject that is no text", { sub: ["ann"] } as unknown as JWTPayload],
     ["with a subject of control characters", { sub: "a\u0000b" }],
   ])("%s is refused", async (_, claims) => {
     await expectFailure(withClaims(claims), "CREDENTIALS_INVALID");

@@ -206,6 +206,13 @@ describe.each([
     const { startTime, endTime } = range();
     expect((await errorOf(usage.queryUsage({}))).fields).toEqual(["start_time", "end_time"]);
     expect((await errorOf(usage.queryUsage({ startTime: endTime, endTime: startTime }))).fields).toEqual(["end_time"]);
+    // Times that a Timestamp cannot have (google/protobuf/timestamp.proto), though its fields can.
+    const never = { startTime: { seconds: 10n ** 18n, nanos: 0 }, endTime: { seconds: 2n * 10n ** 18n, nanos: 0 } };
+    const before = { startTime: { seconds: -(10n ** 18n), nanos: 0 }, endTime: { seconds: 0n, nanos: -1 } };
+    for (const odd of [never, before]) {
+      expect((await errorOf(usage.queryUsage(odd))).fields).toEqual(["start_time", "end_time"]);
+      expect((await errorOf(usage.repriceUsage(odd))).fields).toEqual(["start_time", "end_time"]);
+    }
     const groupBy = [UsageDimension.USER, UsageDimension.USER, UsageDimension.UNSPECIFIED];
     expect(
       (await errorOf(usage.queryUsage({ startTime, endTime, groupBy, interval: 99 as UsageInterval }))).fields,

@@ -43,6 +43,19 @@ describe.each(adapters)("the rate limit %s", (_, createLimiter) => {
     await limiter.consume("other", "ann");
   });
 
+  it("tells the refusal that would come, and counts nothing", async () => {
+    const limiter = createLimiter({ limit: 2, windowSeconds: 3_600 });
+    for (let look = 0; look < 3; look += 1) expect(await limiter.peek("acme", "looker")).toBeUndefined();
+    await limiter.consume("acme", "looker");
+    expect(await limiter.peek("acme", "looker")).toBeUndefined();
+    await limiter.consume("acme", "looker");
+    const told = await limiter.peek("acme", "looker");
+    const refusal = await expectFailure(limiter.consume("acme", "looker"), "RATE_LIMITED");
+    expect(told).toMatchObject({ reason: "RATE_LIMITED", facts: { quotas: refusal.facts.quotas } });
+    expect(told?.facts.retryAfterMs).toBeGreaterThan(3_590_000);
+    expect(told?.facts.retryAfterMs).toBeLessThanOrEqual(3_600_000);
+  });
+
   it("lets the user go on in the next window", async () => {
     const limiter = createLimiter({ limit: 1, windowSeconds: 1 });
     await limiter.consume("acme", "eve");
