@@ -3,6 +3,7 @@ import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { AccountStore } from "../accounts/account-store.ts";
 import { Failure } from "../failure.ts";
 import type { TurnStore } from "./ports.ts";
+import { type Repetition, repeat } from "./repeat.ts";
 import { parseTurnId } from "./turn-id.ts";
 
 /** Between two looks for calls that nobody settled, in milliseconds. */
@@ -11,14 +12,8 @@ const LOOK_MS = 2_000;
 /** Entries read from the store at a time. */
 const READ_LIMIT = 500;
 
-/** Looks for model calls that were started and never settled, until it is stopped. */
-export interface LostCalls {
-  /** Looks no more; resolves when the last look is over. */
-  stop(): Promise<void>;
-}
-
 /**
- * Has calls charged whose owner did not settle them in time: what their turn's log says that they used, for the owner may have
+ * Has calls charged whose owner did not settle them in time, until it is stopped: what their turn's log says that they used, for the owner may have
  * been lost after it had written that, else in full.
  */
 export function startLostCalls({
@@ -29,30 +24,13 @@ export function startLostCalls({
   accounts: Pick<AccountStore, "expired">;
   store: Pick<TurnStore, "readLog">;
   onError(error: unknown): void;
-}): LostCalls {
-  let stopped = false;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const look = async (): Promise<void> => {
-    try {
+}): Repetition {
+  return repeat(
+    async () => {
       await accounts.expired((lost) => loggedRow(lost, store));
-    } catch (error) {
-      onError(error);
-    }
-  };
-  const next = (): void => {
-    if (stopped) return;
-    timer = setTimeout(() => {
-      looking = look().finally(next);
-    }, LOOK_MS);
-  };
-  let looking = look().finally(next);
-  return {
-    async stop() {
-      stopped = true;
-      clearTimeout(timer);
-      await looking;
     },
-  };
+    { everyMs: LOOK_MS, onError },
+  );
 }
 
 /**
