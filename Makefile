@@ -1,5 +1,6 @@
-# make run: try it.  make test: check it.  make serve: the production entry on REDIS_URL.  make bench: what it costs.
-# make soak: break it, for as long as you like.  make test-image: build the Dockerfile for real.
+# make run: try it.  make demo-costs: see what a bill looks like.  make test: check it.
+# make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
+# make test-image: build the Dockerfile for real.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -10,10 +11,13 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run serve test test-image soak bench install tools console check
+.PHONY: run demo-costs serve test test-image soak bench install tools console check
 
 run: install console
 	@exec node standalone/main.ts
+
+demo-costs: install console
+	@exec node standalone/demo-costs.ts
 
 serve: install console
 	@exec node src/main.ts
@@ -58,6 +62,8 @@ tools: install
 	@$(call need,redis-server,redis-server)
 	@$(call need,faketime,faketime)
 	@$(call need,chromium,chromium)
+	@$(call need,promtool,prometheus)
+	@$(call need,amtool,prometheus-alertmanager)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts
 

@@ -20,6 +20,7 @@ import {
 } from "./measurements.ts";
 import { type BenchProcess, forkServer, openFilesLimit } from "./processes.ts";
 import { type Measured, renderReport } from "./report.ts";
+import { measureSidecar } from "./sidecar-measurements.ts";
 import { WINDOW_MESSAGES } from "./workload.ts";
 
 /**
@@ -121,6 +122,9 @@ async function measureAll(): Promise<Measured> {
   );
   await stop(elsewhere);
 
+  say("the sidecar");
+  const sidecar = await measureSidecar(client, parley, { directory, redisUrl: redis.url, sessionIds, durationMs });
+
   say("with accounts and without");
   const metered = { ...parleyOptions, budgets: true };
   const accounted = await start(startParley({ ...metered, fileName: "accounted" }));
@@ -147,7 +151,7 @@ async function measureAll(): Promise<Measured> {
     });
     await stop(target);
   }
-  return { rounds, durationMs, loads, redisTraffic, readers, accounts, callsPerMessage, idleBytes };
+  return { rounds, durationMs, loads, redisTraffic, readers, accounts, sidecar, callsPerMessage, idleBytes };
 }
 
 function emptyLoads(): Measured["loads"] {

@@ -6,6 +6,7 @@ import {
   type ReadersMeasurement,
   ratiosOf,
 } from "./measurements.ts";
+import type { SidecarMeasurement } from "./sidecar-measurements.ts";
 
 /** All that a run measured. */
 export interface Measured {
@@ -16,6 +17,7 @@ export interface Measured {
   readonly redisTraffic: ReadonlyMap<number, RedisTraffic>;
   readonly readers: ReadersMeasurement;
   readonly accounts: ReadonlyMap<LoadKind, AccountsMeasurement>;
+  readonly sidecar: SidecarMeasurement;
   readonly callsPerMessage: number;
   /** Resident bytes of an idle stream, by the number of streams. */
   readonly idleBytes: Record<"bare" | "parley", ReadonlyMap<number, number>>;
@@ -33,6 +35,7 @@ export function renderReport(measured: Measured): string {
     ...loadRows(measured),
     ...readersRows(measured),
     ...accountsRows(measured),
+    ...sidecarRows(measured),
     ...idleRows(measured),
     ...redisRows(measured),
   ];
@@ -127,6 +130,18 @@ function accountsRows({ accounts }: Measured): Row[] {
 
 /** What accounts may make of a turn's cost. */
 const ACCOUNTS_MARK = 1.15;
+
+function sidecarRows({ sidecar }: Measured): Row[] {
+  const { rowsPerSecond, lagSeconds, streamsBeside } = sidecar;
+  return [
+    { figure: "ledger rows/s that one sidecar applies", value: rowsPerSecond.toFixed(0) },
+    {
+      figure: "the ledger's lag at full load, median and most",
+      value: `${lagSeconds.median.toFixed(1)} s, ${lagSeconds.most.toFixed(1)} s`,
+    },
+    { figure: "streams/s beside a sidecar ÷ without one, as fast as they come", value: streamsBeside.toFixed(2) },
+  ];
+}
 
 function redisRows({ redisTraffic, callsPerMessage }: Measured): Row[] {
   const [young = Number.NaN] = [...redisTraffic.values()].map(({ bytes }) => bytes);

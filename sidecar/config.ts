@@ -1,8 +1,9 @@
 import * as z from "zod";
 import { type MoneyYaml, parseMoneyYaml } from "../src/accounts/money-yaml.ts";
 import { type AuthConfig, authEnvironment, authProblems, readAuth } from "../src/identity/auth-environment.ts";
-import { ConfigError, givenOf, isLoopback, oneOf, wholeNumber } from "../src/platform/environment.ts";
+import { ConfigError, givenOf, isLoopback, oneOf, urlOf, wholeNumber } from "../src/platform/environment.ts";
 import { readTls, type TlsConfig, tlsEnvironment, tlsProblems } from "../src/platform/tls-environment.ts";
+import { type AlertSettings, alertEnvironment, readAlerts } from "./alert-settings.ts";
 
 /** All that the sidecar is told from outside. Frozen. */
 export interface SidecarConfig extends MoneyYaml {
@@ -16,8 +17,14 @@ export interface SidecarConfig extends MoneyYaml {
   readonly tls: TlsConfig | undefined;
   readonly corsOrigins: readonly string[];
   readonly maxStreamsPerConnection: number;
+  /** Users that have a label of their own in the metrics. */
+  readonly topUsers: number;
+  /** Where anomalies are posted; absent: nowhere. */
+  readonly alertmanagerUrl: string | undefined;
   readonly version: string;
   readonly track: string;
+  /** What the alert rules at /rules are rendered from. */
+  readonly alerts: AlertSettings;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
 }
 
@@ -34,8 +41,11 @@ const environmentSchema = z.object({
     .default("")
     .transform((list) => list.split(",").flatMap((origin) => origin.trim() || [])),
   MAX_STREAMS_PER_CONNECTION: wholeNumber({ standard: "1000", most: 1_000_000 }),
+  SIDECAR_TOP_USERS: wholeNumber({ standard: "100", least: 0, most: 100_000 }),
+  ALERTMANAGER_URL: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   ...authEnvironment,
   ...tlsEnvironment,
+  ...alertEnvironment,
   VERSION: z.string().optional(),
   TRACK: oneOf("stable", ["stable", "canary"]),
   LOG_LEVEL: oneOf("info", ["debug", "info", "warn", "error", "silent"]),
@@ -76,8 +86,11 @@ export function loadSidecarConfig(
     models: [...new Set([...file.value.models, values.MODEL])],
     corsOrigins: values.CORS_ORIGINS,
     maxStreamsPerConnection: values.MAX_STREAMS_PER_CONNECTION,
+    topUsers: values.SIDECAR_TOP_USERS,
+    alertmanagerUrl: values.ALERTMANAGER_URL,
     version: values.VERSION ?? packageVersion,
     track: values.TRACK,
+    alerts: readAlerts(values),
     logLevel: values.LOG_LEVEL,
   });
 }

@@ -9,6 +9,7 @@ import { traceFacts } from "../src/platform/tracing.ts";
 import { connectRedis } from "../src/store/redis-connection.ts";
 import { startSidecar } from "./app.ts";
 import { loadSidecarConfig } from "./config.ts";
+import { createRedisRollups } from "./rollups-redis.ts";
 
 // The sidecar as its own process, on Redis.
 const readFile = (path: string): string => readFileSync(path, "utf8");
@@ -23,9 +24,11 @@ await runUntilSignal({
       onError: (problem) => logger.warn({ problem }, "redis connection failed"),
       onWarning: (sentence) => logger.warn({}, sentence),
     });
+    const accounts = createRedisAccountStore({ connection, budgets: configuredBudgets(budgets) });
     const sidecar = await startSidecar({
       config,
-      accounts: createRedisAccountStore({ connection, budgets: configuredBudgets(budgets) }),
+      accounts,
+      rollups: createRedisRollups({ connection, accounts, consumer: crypto.randomUUID() }),
       apiKeys: createRedisApiKeyStore(connection),
       ping: () => connection.ping(),
       logger,

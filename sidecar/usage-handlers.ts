@@ -9,16 +9,23 @@ import { repriced } from "../src/accounts/repricing.ts";
 import { rowsOf, sumUsage } from "../src/accounts/usage-query.ts";
 import { Failure } from "../src/failure.ts";
 import { callContextOf } from "../src/rpc/call-context.ts";
+import type { Rollups } from "./rollups.ts";
+import { periodsFor, sumRollups } from "./rollups-query.ts";
 
 /** Longest id of a scope. */
 const SCOPE_ID_CHARACTERS = 256;
 
-/** UsageService over the ledger, for the caller's tenant: there is no other for it. */
+/** UsageService over rollups where they can answer, else over the ledger; for the caller's tenant: there is no other for it. */
 export function createUsageHandlers({
   accounts,
   prices,
+  rollups,
+  catchUp,
 }: {
   accounts: Pick<AccountStore, "ledger" | "budgets" | "setBudget" | "amend">;
+  rollups: Pick<Rollups, "read">;
+  /** Resolves when the account's rollups are as new as its ledger, or that takes too long. */
+  catchUp(tenant: string): Promise<void>;
   prices: PriceTable;
 }): ServiceImpl<typeof UsageService> {
   return {
@@ -31,8 +38,11 @@ export function createUsageHandlers({
       wrong.unless(new Set(groupBy).size === groupBy.length, "group_by", "must not name a dimension twice");
       wrong.unless(UsageInterval[interval] !== undefined, "interval", "must be a value of UsageInterval");
       wrong.throwIfAny();
-      const rows = rowsOf(accounts, { tenant: tenantOf(context), ...range });
-      return { groups: await sumUsage(rows, { groupBy, interval, startMs: range.startMs }) };
+      const question = { tenant: tenantOf(context), groupBy, interval, ...range };
+      const periods = periodsFor(question, Date.now());
+      if (periods === undefined) return { groups: await sumUsage(rowsOf(accounts, question), question) };
+      await catchUp(question.tenant);
+      return { groups: await sumRollups(rollups, question, periods) };
     },
 
     async *exportUsage(request, context) {

@@ -22,6 +22,7 @@ import { createInterceptors, observeRefused } from "./rpc/interceptors.ts";
 import { servePages } from "./rpc/pages.ts";
 import { registerReflection } from "./rpc/reflection-handlers.ts";
 import { createRpcHandler } from "./rpc/routes.ts";
+import { type ServiceBeside, servedBeside } from "./rpc/services-by-prefix.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores, type Stores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
@@ -48,6 +49,7 @@ export async function startApp({
   consoleFolder,
   simulatedModel = false,
   stores = connectStores({ config, logger }),
+  beside,
 }: {
   config: Config;
   logger: Logger;
@@ -57,6 +59,8 @@ export async function startApp({
   simulatedModel?: boolean;
   /** What keeps state, where others of the process use it too. The app closes it. Default: what the configuration names. */
   stores?: Stores;
+  /** Another service of this process that answers on the same port; whoever started it stops it. */
+  beside?: ServiceBeside;
 }): Promise<App> {
   const lifecycle = createLifecycle();
   try {
@@ -85,6 +89,7 @@ export async function startApp({
       health.set(ChatService.typeName, ready);
       // Sessions need no model.
       health.set(SessionService.typeName, !draining && checks.store?.ok === true);
+      metrics.storeChecked(checks.store?.ok === true);
     });
     logFailedChecks(readiness, logger);
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
@@ -174,7 +179,7 @@ export async function startApp({
         onProblem: (problem) => logger.warn({ problem }, "certificate not renewed"),
       });
     if (tls !== undefined) lifecycle.onClose("certificate", () => tls.stop());
-    const server = await startHttpServer({ host, port, ...rpc, maxStreamsPerConnection, tls });
+    const server = await startHttpServer({ host, port, ...servedBeside(rpc, beside), maxStreamsPerConnection, tls });
     // Last in, first out: readiness goes off, turns end while their readers are still connected, then the port closes.
     const closeServer = (): Promise<void> => {
       health.end();

@@ -30,6 +30,8 @@ export interface Config {
   /** The standalone's. */
   readonly usagePort: number;
   readonly usageOpsPort: number;
+  readonly topUsers: number;
+  readonly alertmanagerUrl: string | undefined;
   /** Absent: the embedded store. */
   readonly redisUrl: string | undefined;
   /** What a write waits for: the server that took it, or one replica too. */
@@ -68,7 +70,7 @@ export const environmentVariables = {
   PORT: { default: "8080", meaning: "port of the RPCs and the console" },
   OPS_PORT: { default: "9090", meaning: "port of /livez, /readyz and /metrics" },
   USAGE_PORT: { default: "8081", meaning: "port of UsageService, in the sidecar and the standalone" },
-  USAGE_OPS_PORT: { default: "9091", meaning: "port of the sidecar's /livez, /readyz and /metrics" },
+  USAGE_OPS_PORT: { default: "9091", meaning: "port of the sidecar's /livez, /readyz, /metrics and /rules" },
   REDIS_URL: {
     default: "",
     meaning: "redis:// or rediss:// URL of the session store; several, separated by commas, name a Redis Cluster",
@@ -97,6 +99,8 @@ export const environmentVariables = {
   },
   DRAIN_MS: { default: "120000", meaning: "milliseconds that running turns get to end after SIGTERM" },
   MAX_STREAMS_PER_CONNECTION: { default: "1000", meaning: "calls at a time on one HTTP/2 connection" },
+  SIDECAR_TOP_USERS: { default: "100", meaning: "users that have a label of their own in the sidecar's metrics" },
+  ALERTMANAGER_URL: { default: "", meaning: "URL of an Alertmanager; the sidecar posts anomalies of cost there" },
   ...authVariables,
   ...tlsVariables,
   VERSION: { default: "", meaning: "version of this release; the package's, if not set" },
@@ -164,6 +168,8 @@ export function loadConfig(
     opsPort: values.OPS_PORT,
     usagePort: values.USAGE_PORT,
     usageOpsPort: values.USAGE_OPS_PORT,
+    topUsers: values.SIDECAR_TOP_USERS,
+    alertmanagerUrl: values.ALERTMANAGER_URL,
     redisUrl: values.REDIS_URL,
     redisDurability: values.REDIS_DURABILITY,
     auth: readAuth(values),
@@ -241,6 +247,8 @@ const environmentSchema = z.object({
   LEASE_MS: wholeNumber("LEASE_MS", { least: 100, most: 3_600_000 }),
   DRAIN_MS: wholeNumber("DRAIN_MS", { least: 0, most: LONGEST_MS }),
   MAX_STREAMS_PER_CONNECTION: wholeNumber("MAX_STREAMS_PER_CONNECTION", { most: 1_000_000 }),
+  SIDECAR_TOP_USERS: wholeNumber("SIDECAR_TOP_USERS", { least: 0, most: 100_000 }),
+  ALERTMANAGER_URL: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   ...authEnvironment,
   ...tlsEnvironment,
   VERSION: z

@@ -106,6 +106,13 @@ export const METRICS = {
     labels: ["endpoint", "model"],
     help: "Circuit breaker of a model endpoint: 0 closed, 1 half-open, 2 open",
   },
+  storeUp: {
+    name: "parley_store_up",
+    type: "gauge",
+    unit: "state",
+    labels: [],
+    help: "1 while the session store answers this process, else 0",
+  },
 } as const satisfies Record<string, MetricRow>;
 
 /** Where the process counts what it does. Every method is cheap enough for a hot path and never throws. */
@@ -124,6 +131,8 @@ export interface Metrics {
   callOverHold(model: string): void;
   modelCallEnded(call: { readonly model: string; readonly seconds: number }): void;
   breakerChanged(breaker: { readonly endpoint: string; readonly model: string; readonly state: BreakerState }): void;
+  /** The session store was asked whether it answers. */
+  storeChecked(isUp: boolean): void;
   /** Counts the active sessions with `count` at each scrape from now on. */
   collectActiveSessions(count: () => Promise<number>): void;
   /** All metrics in Prometheus' text format. */
@@ -198,6 +207,7 @@ export function createMetrics({
   const modelCallDuration = histogram(METRICS.modelCallDuration, MODEL_CALL_BUCKETS_SECONDS);
   const callsOverHold = counter(METRICS.callsOverHold);
   const breakerState = gauge(METRICS.breakerState);
+  const storeUp = gauge(METRICS.storeUp);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
   const requestDurationOf = memoized((rpc: string) => requestDuration.labels(rpc));
@@ -243,6 +253,7 @@ export function createMetrics({
     modelCallEnded: ({ model, seconds }) => modelCallDurationOf(model).observe(seconds),
     breakerChanged: ({ endpoint, model, state }) =>
       breakerState.labels(endpoint, model).set(BREAKER_STATE_VALUES[state]),
+    storeChecked: (isUp) => storeUp.set(isUp ? 1 : 0),
     collectActiveSessions(count) {
       registry.removeSingleMetric(METRICS.activeSessions.name);
       registerActiveSessions({ count, registry, timeoutMs: sessionsTimeoutMs });

@@ -9,7 +9,7 @@ import { createMemoryApiKeyStore } from "./identity/memory-api-key-store.ts";
 import { createRedisApiKeyStore } from "./identity/redis-api-key-store.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { createMemoryStore } from "./store/memory-store.ts";
-import { connectRedis } from "./store/redis-connection.ts";
+import { connectRedis, type RedisConnection } from "./store/redis-connection.ts";
 import { createRedisStore } from "./store/redis-store.ts";
 import type { Store } from "./turns/ports.ts";
 
@@ -20,6 +20,8 @@ export interface Stores {
   readonly rateLimiter: RateLimiter;
   readonly accounts: AccountStore;
   readonly apiKeys: ApiKeyStore;
+  /** What they share; absent: the embedded ones. The store closes it. */
+  readonly connection?: RedisConnection;
 }
 
 /** The stores that the configuration names: Redis, or else the embedded one. */
@@ -50,6 +52,7 @@ export function connectStores({
     onWarning: (sentence) => logger.warn({}, sentence),
   });
   return {
+    connection,
     store: createRedisStore({ connection, ttlMs, leaseMs }),
     rateLimiter: createRedisRateLimiter({ ...rateLimit, connection }),
     accounts: createRedisAccountStore({ connection, budgets }),

@@ -1,13 +1,13 @@
 import { readFileSync } from "node:fs";
-import { startSidecar } from "../sidecar/app.ts";
-import { startApp } from "../src/app.ts";
+import { loadAlertSettings } from "../sidecar/alert-settings.ts";
 import { loadConfig } from "../src/config.ts";
-import { consoleFolder, packageVersion } from "../src/package-facts.ts";
+import { packageVersion } from "../src/package-facts.ts";
 import { createLogger } from "../src/platform/logger.ts";
 import { runUntilSignal } from "../src/platform/process.ts";
 import { startTracing, traceFacts } from "../src/platform/tracing.ts";
 import { startSimulatedModel } from "../src/providers/simulated-model.ts";
 import { connectStores } from "../src/stores.ts";
+import { startStandalone } from "./standalone-app.ts";
 
 // For a laptop and for the first try: everything in one process, the embedded store unless REDIS_URL is set, the
 // simulated model unless OPENAI_API_KEY or OPENAI_BASE_URL is.
@@ -22,24 +22,17 @@ await runUntilSignal({
     const { version, track, logLevel, otlpEndpoint } = config;
     const logger = createLogger({ level: logLevel, version, track, mixin: traceFacts });
     const tracing = startTracing({ endpoint: otlpEndpoint, serviceName: "parley", version, track, env, logger });
-    const stores = connectStores({ config, logger });
-    const app = await startApp({ config, logger, consoleFolder, simulatedModel: simulated !== undefined, stores });
-    const sidecar = await startSidecar({
-      config: {
-        ...config,
-        port: config.usagePort,
-        opsPort: config.usageOpsPort,
-        models: [...config.models.keys()],
-      },
-      accounts: stores.accounts,
-      apiKeys: stores.apiKeys,
-      ping: () => stores.store.ping(),
+    const standalone = await startStandalone({
+      config,
+      alerts: loadAlertSettings(env),
       logger,
+      stores: connectStores({ config, logger }),
+      simulatedModel: simulated !== undefined,
     }).catch(async (error: unknown) => {
-      await app.close();
       await simulated?.close();
       throw error;
     });
+    const { app, sidecar } = standalone;
     process.stdout.write(
       [
         "",
@@ -51,6 +44,7 @@ await runUntilSignal({
         config.redisUrl === undefined
           ? "  Sessions: in this process, gone when it ends; set REDIS_URL to keep them"
           : "  Sessions: in Redis",
+        `  Costs:    ${app.url}/#/costs`,
         `  Usage:    ${sidecar.url}, budgets, prices and the ledger`,
         `  Ops:      ${app.opsUrl}/readyz and ${app.opsUrl}/metrics`,
         "",
@@ -61,8 +55,7 @@ await runUntilSignal({
     );
     return {
       async close() {
-        await sidecar.close();
-        await app.close();
+        await standalone.close();
         await simulated?.close();
         await tracing.shutdown();
         await logger.flush();

@@ -10,7 +10,7 @@ import { CALL_MEMORY_MS, COUNTER_SLACK_MS, LEDGER_MS, UNSTARTED_HOLD_MS } from "
  */
 
 /** Redis's time, and texts of numbers. */
-const NOW = `
+export const NOW = `
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
@@ -26,7 +26,7 @@ end
 `;
 
 /** The hour, day and month of a time, in UTC, as \`periodsOf\` has them (civil-from-days: howardhinnant.github.io/date_algorithms.html). */
-const PERIODS = `
+export const PERIODS = `
 local HOUR, DAY = 3600000, 86400000
 local function month_start(days)
   local z = days + 719468
@@ -108,7 +108,7 @@ end
 `;
 
 /** Exact sums and comparisons: a number is high * 1e10 + low. */
-const EXACT = `
+export const EXACT = `
 local function halves(amount)
   local sign, digits = 1, amount
   if string.sub(amount, 1, 1) == '-' then sign, digits = -1, string.sub(amount, 2) end
@@ -454,6 +454,16 @@ local set = redis.call('HGETALL', KEYS[1])
 for i = 1, #set, 2 do add(set[i], set[i + 1]) end
 for _, configured in ipairs(cjson.decode(ARGV[2])) do add(configured[1], configured[2]) end
 return all
+`,
+  },
+
+  /** What a scope has spent in the running month. KEYS: budgets. ARGV: prefix, scope. Result: [money, tokens]. */
+  parleySpent: {
+    numberOfKeys: 1,
+    readOnly: true,
+    lua: `${NOW}${PERIODS}${USE}
+local use = read_use(ARGV[1], periods(now)[3], ARGV[2])
+return {use[1], use[2]}
 `,
   },
 

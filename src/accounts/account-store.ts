@@ -5,6 +5,7 @@ import type { PeriodName } from "./budget-periods.ts";
 import type { BudgetHit, BudgetRefusal } from "./budget-refusal.ts";
 import type { BudgetLimits } from "./budgets.ts";
 import type { ScopeName } from "./call-scopes.ts";
+import type { Amounts } from "./usage-amounts.ts";
 
 /** A model call of an account. Its id is that of its ledger row: turn, attempt and call. */
 export interface CallRef {
@@ -162,6 +163,10 @@ export interface AccountStore {
     /** `next` of the page before. */
     readonly after?: string;
   }): Promise<LedgerPage>;
+  /** Accounts that have held a call within the time that the ledger keeps rows, or longer. */
+  tenants(): Promise<string[]>;
+  /** What the account's spend counter says of the running month. */
+  spentThisMonth(tenant: string): Promise<Amounts>;
 }
 
 /** A hold that is not started is gone after this long, in milliseconds: far above two round trips, and short for a user who is refused because of it. */

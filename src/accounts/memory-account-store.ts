@@ -13,7 +13,7 @@ import { type PeriodSpan, periodOf, periodsOf } from "./budget-periods.ts";
 import { type BudgetHit, BudgetRefusal } from "./budget-refusal.ts";
 import { budgetView, compareBudgetNames, headroomView } from "./budget-views.ts";
 import { type BudgetLimits, type BudgetName, budgetName, parseBudgetName } from "./budgets.ts";
-import { type ScopeName, scopesOf } from "./call-scopes.ts";
+import { type ScopeName, scopeName, scopesOf } from "./call-scopes.ts";
 import {
   appendRow,
   count,
@@ -309,6 +309,13 @@ export function createMemoryAccountStore({
           .filter((row) => holdTimeMsOf(row) >= startMs && holdTimeMsOf(row) < endMs),
         ...(page.length < limit ? {} : { next: String(next) }),
       };
+    },
+
+    tenants: async () => [...accounts.keys()],
+
+    async spentThisMonth(tenant) {
+      const nowMs = now();
+      return useOf(open(tenant, nowMs), periodOf("month", nowMs), scopeName("tenant", tenant)).spent;
     },
   };
 }

@@ -7,7 +7,7 @@ import { budgetNames, type ConfiguredBudgets, configuredBudgets } from "./budget
 import { BUDGET_PERIODS } from "./budget-periods.ts";
 import { BudgetRefusal } from "./budget-refusal.ts";
 import { encodeLimits } from "./budget-views.ts";
-import { eachOf, type ScopeName, scopesOf } from "./call-scopes.ts";
+import { eachOf, type ScopeName, scopeName, scopesOf } from "./call-scopes.ts";
 import {
   decodeEntry,
   decodeRow,
@@ -76,6 +76,9 @@ export function createRedisAccountStore({
     await run("parleyRegisterAccount", [ACCOUNTS_KEY], [tenant, 2 * HOLD_RECORD_MS]);
     registeredMs.set(tenant, startedMs);
   };
+
+  const tenants = async (): Promise<string[]> =>
+    ((await run("parleyListAccounts", [ACCOUNTS_KEY], [])) as Buffer[]).map(String);
 
   const askHold = async (call: CallToHold, mode: "hold" | "preview"): Promise<HoldReply> => {
     const { maximum, callMs, priceSpan } = call;
@@ -250,9 +253,8 @@ export function createRedisAccountStore({
     },
 
     async expired(truthOf = unknown) {
-      const tenants = (await run("parleyListAccounts", [ACCOUNTS_KEY], [])) as Buffer[];
       const charged: UsageRecord[] = [];
-      for (const tenant of tenants.map(String)) {
+      for (const tenant of await tenants()) {
         const keys = moneyKeys(tenant);
         for (;;) {
           const lost = (await run("parleyListLost", [keys.started], [keys.prefix, LOST_PAGE])) as Buffer[];
@@ -329,6 +331,14 @@ export function createRedisAccountStore({
         rows: rows.filter((row) => holdTimeMsOf(row) >= startMs && holdTimeMsOf(row) < endMs),
         ...(last === undefined || entries.length < limit ? {} : { next: String(last[0]) }),
       };
+    },
+
+    tenants,
+
+    async spentThisMonth(tenant) {
+      const { budgets: slot, prefix } = moneyKeys(tenant);
+      const [microUsd, tokens] = (await run("parleySpent", [slot], [prefix, scopeName("tenant", tenant)])) as Buffer[];
+      return { microUsd: BigInt(String(microUsd)), tokens: BigInt(String(tokens)) };
     },
   };
 }

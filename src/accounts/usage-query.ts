@@ -27,6 +27,12 @@ export async function* rowsOf(
   } while (after !== undefined);
 }
 
+/** What usage can be grouped by, but for the interval. */
+export type GroupedUsage = Pick<
+  UsageRecord,
+  "tenant" | "team" | "userId" | "useCase" | "agent" | "model" | "version" | "sessionId"
+>;
+
 /** Sums usage by groups and intervals: by interval, then by cost, highest first. */
 export async function sumUsage(
   rows: AsyncIterable<UsageRecord>,
@@ -61,7 +67,7 @@ export async function sumUsage(
   return [...groups.values()].toSorted(compareGroups);
 }
 
-function dimensionOf(row: UsageRecord, dimension: UsageDimension): string {
+export function dimensionOf(row: GroupedUsage, dimension: UsageDimension): string {
   switch (dimension) {
     case UsageDimension.TENANT:
       return row.tenant;
@@ -84,19 +90,20 @@ function dimensionOf(row: UsageRecord, dimension: UsageDimension): string {
   }
 }
 
-const INTERVALS: Readonly<Partial<Record<UsageInterval, PeriodName>>> = {
+/** Periods of the intervals that have one. */
+export const INTERVALS: Readonly<Partial<Record<UsageInterval, PeriodName>>> = {
   [UsageInterval.HOUR]: "hour",
   [UsageInterval.DAY]: "day",
   [UsageInterval.MONTH]: "month",
 };
 
 /** The first interval begins with the range, not before it. */
-function intervalStartMs(interval: UsageInterval, timeMs: number, rangeStartMs: number): number {
+export function intervalStartMs(interval: UsageInterval, timeMs: number, rangeStartMs: number): number {
   const name = INTERVALS[interval];
   return name === undefined ? rangeStartMs : Math.max(rangeStartMs, periodOf(name, timeMs).startMs);
 }
 
-function compareGroups(a: UsageGroup, b: UsageGroup): number {
+export function compareGroups(a: UsageGroup, b: UsageGroup): number {
   const seconds = Number((a.intervalStart?.seconds ?? 0n) - (b.intervalStart?.seconds ?? 0n));
   if (seconds !== 0) return seconds;
   if (a.costMicroUsd !== b.costMicroUsd) return a.costMicroUsd > b.costMicroUsd ? -1 : 1;

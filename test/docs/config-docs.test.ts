@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import * as z from "zod";
+import { alertVariables } from "../../sidecar/alert-settings.ts";
 import { environmentVariables } from "../../src/config.ts";
 import { parleyYamlSchema, parseParleyYaml } from "../../src/parley-yaml.ts";
 import { STANDARD_TOOLS } from "../../src/tools/standard-tools.ts";
@@ -10,7 +11,7 @@ const docs = readFileSync(join(import.meta.dirname, "../../docs/config.md"), "ut
 
 test("the docs have a row for each variable, with its default and meaning, and no row for any other", () => {
   const rows = docs.split("\n").filter((line) => line.startsWith("| `"));
-  const expected = Object.entries(environmentVariables).map(
+  const expected = Object.entries({ ...environmentVariables, ...alertVariables }).map(
     ([name, { default: value, meaning }]) => `| \`${name}\` | ${value === "" ? "" : `\`${value}\``} | ${meaning} |`,
   );
   expect(rows).toEqual(expected);

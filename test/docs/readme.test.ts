@@ -3,7 +3,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { UsageDimension, UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { grpcurlPath } from "../support/grpcurl.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
@@ -14,6 +18,8 @@ const commands = [...readme.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, command =
 
 /** Commands that need a service; `make …` are the ones that start something. */
 const calls = commands.filter((command) => !command.startsWith("make "));
+
+const DAY_MS = 86_400_000;
 
 /** A `make` target that serves until it is stopped. */
 interface Served {
@@ -59,7 +65,12 @@ afterAll(async () => {
 });
 
 test("the README's commands are those that these tests know", () => {
-  expect(commands.filter((command) => command.startsWith("make "))).toEqual(["make run", "make serve", "make test"]);
+  expect(commands.filter((command) => command.startsWith("make "))).toEqual([
+    "make run",
+    "make demo-costs",
+    "make serve",
+    "make test",
+  ]);
   expect(calls).toHaveLength(3);
 });
 
@@ -74,6 +85,24 @@ test.each(calls)("%s", async (command) => {
   );
   expect(stdout).toMatch(/You said: “(hello|what is my name\?)”/);
   if (command.includes("Ada")) expect(stdout.slice(stdout.lastIndexOf('{"sessionId"'))).toContain("my name is Ada");
+});
+
+test("make demo-costs prints the address of a Costs page, whose UsageService has the three teams' spending", async () => {
+  const demo = await make("demo-costs", { DEMO_SECONDS: "3" });
+  try {
+    const usage = createClient(UsageService, createConnectTransport({ baseUrl: demo.url, httpVersion: "1.1" }));
+    const endMs = Date.now() + DAY_MS;
+    const { groups } = await usage.queryUsage({
+      startTime: timestampFromMs(endMs - 2 * DAY_MS),
+      endTime: timestampFromMs(endMs),
+      groupBy: [UsageDimension.TEAM],
+    });
+    expect(groups.map(({ values }) => values[0]).sort()).toEqual(["editorial", "research", "support"]);
+    expect(groups.every(({ costMicroUsd, unpricedTokens }) => costMicroUsd > 0n && unpricedTokens === 0n)).toBe(true);
+    expect((await fetch(demo.url)).status).toBe(200);
+  } finally {
+    await demo.stop();
+  }
 });
 
 test("make serve runs the production entry on REDIS_URL until it is told to stop", async () => {

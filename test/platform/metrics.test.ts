@@ -126,6 +126,15 @@ test.each([
   expect(await render(metrics)).toContain(`parley_breaker_state{endpoint="main",model="gpt-4"} ${value}`);
 });
 
+test.each([
+  [true, 1],
+  [false, 0],
+])("a store that answers or not (%s) is %d", async (isUp, value) => {
+  const metrics = create({});
+  metrics.storeChecked(isUp);
+  expect(await render(metrics)).toContain(`parley_store_up ${value}`);
+});
+
 test("active sessions are counted anew at each scrape", async () => {
   const metrics = create({});
   let sessions = 3;

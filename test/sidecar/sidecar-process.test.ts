@@ -1,7 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { Code, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
@@ -10,8 +7,7 @@ import { UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { loadSidecarConfig } from "../../sidecar/config.ts";
 import { ConfigError } from "../../src/platform/environment.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
-
-const entry = join(import.meta.dirname, "../../sidecar/main.ts");
+import { spawnSidecar, startSidecarProcess } from "../support/sidecar-process.ts";
 
 let redis: RedisServer;
 beforeAll(async () => {
@@ -19,25 +15,8 @@ beforeAll(async () => {
 });
 afterAll(() => redis.stop());
 
-function run(env: Record<string, string>): ChildProcess {
-  return spawn(process.execPath, [entry], {
-    env: { PATH: process.env.PATH, ...env },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-}
-
-/** Where a sidecar serves, as it says once it does. */
-async function addressesOf({ stdout }: ChildProcess): Promise<{ url: string; opsUrl: string }> {
-  for await (const line of createInterface({ input: stdout ?? process.stdin })) {
-    const { url, ops_url: opsUrl } = JSON.parse(line) as { url?: string; ops_url?: string };
-    if (url !== undefined && opsUrl !== undefined) return { url, opsUrl };
-  }
-  throw new Error("the sidecar ended before it served");
-}
-
 test("the sidecar serves as its own process on Redis, says when it is ready, and stops when it is told to", async () => {
-  const child = run({ REDIS_URL: redis.url, USAGE_PORT: "0", USAGE_OPS_PORT: "0" });
-  const { url, opsUrl } = await addressesOf(child);
+  const { child, url, opsUrl } = await startSidecarProcess({ REDIS_URL: redis.url });
   await vi.waitFor(async () => expect((await fetch(`${opsUrl}/readyz`)).status).toBe(200), { timeout: 10_000 });
   const usage = createClient(UsageService, createGrpcTransport({ baseUrl: url }));
   expect((await usage.listBudgets({})).budgets).toEqual([]);
@@ -46,9 +25,9 @@ test("the sidecar serves as its own process on Redis, says when it is ready, and
 });
 
 test("with REDIS_DURABILITY=replica a budget that no replica has is not set, as far as its caller is told", async () => {
-  const child = run({ REDIS_URL: redis.url, REDIS_DURABILITY: "replica", USAGE_PORT: "0", USAGE_OPS_PORT: "0" });
+  const { child, url } = await startSidecarProcess({ REDIS_URL: redis.url, REDIS_DURABILITY: "replica" });
   onTestFinished(() => void child.kill("SIGKILL"));
-  const usage = createClient(UsageService, createGrpcTransport({ baseUrl: (await addressesOf(child)).url }));
+  const usage = createClient(UsageService, createGrpcTransport({ baseUrl: url }));
   const scope = { scope: { case: "user" as const, value: "ann" } };
   const setting = usage.setBudget({ scope, period: BudgetPeriod.HOUR, limitMicroUsd: 1n });
   const error = await setting.catch((thrown: unknown) => thrown);
@@ -56,7 +35,7 @@ test("with REDIS_DURABILITY=replica a budget that no replica has is not set, as 
 });
 
 test("the sidecar without Redis says what it needs", async () => {
-  const child = run({});
+  const child = spawnSidecar({});
   let problem = "";
   child.stderr?.on("data", (chunk: Buffer) => {
     problem += String(chunk);

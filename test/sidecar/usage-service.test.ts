@@ -8,6 +8,9 @@ import { BudgetPeriod, type BudgetScope, BudgetScopeSchema } from "../../gen/par
 import { UsageDimension, UsageInterval, UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { type Sidecar, startSidecar } from "../../sidecar/app.ts";
 import { loadSidecarConfig } from "../../sidecar/config.ts";
+import type { Rollups } from "../../sidecar/rollups.ts";
+import { createMemoryRollups } from "../../sidecar/rollups-memory.ts";
+import { createRedisRollups } from "../../sidecar/rollups-redis.ts";
 import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { configuredBudgets } from "../../src/accounts/budget-lookup.ts";
 import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
@@ -44,14 +47,18 @@ afterAll(async () => {
   await server.stop();
 });
 
-async function start(accounts: AccountStore, env: Record<string, string> = {}) {
+async function start(
+  accounts: AccountStore,
+  env: Record<string, string> = {},
+  rollups: Rollups = createMemoryRollups({ accounts }),
+) {
   const config = loadSidecarConfig(
     { REDIS_URL: server.url, USAGE_PORT: "0", USAGE_OPS_PORT: "0", CONFIG_FILE: "parley.yaml", ...env },
     { readFile: () => YAML, packageVersion: "0.0.0-test" },
   );
   const logger = createLogger({ level: "silent", version: "0.0.0-test", track: "stable" });
   const apiKeys = createMemoryApiKeyStore();
-  const sidecar = await startSidecar({ config, accounts, apiKeys, ping: async () => {}, logger });
+  const sidecar = await startSidecar({ config, accounts, rollups, apiKeys, ping: async () => {}, logger });
   return { sidecar, apiKeys };
 }
 
@@ -92,12 +99,19 @@ const budgets = configuredBudgets([
 ]);
 
 describe.each([
-  ["in process", async () => createMemoryAccountStore({ budgets })],
+  [
+    "in process",
+    async () => {
+      const accounts = createMemoryAccountStore({ budgets });
+      return { accounts, rollups: createMemoryRollups({ accounts }) };
+    },
+  ],
   [
     "on Redis",
     async () => {
       await connection.use((client) => client.flushall());
-      return createRedisAccountStore({ connection, budgets });
+      const accounts = createRedisAccountStore({ connection, budgets });
+      return { accounts, rollups: createRedisRollups({ connection, accounts, consumer: crypto.randomUUID() }) };
     },
   ],
 ])("UsageService over accounts %s", (_, open) => {
@@ -106,8 +120,9 @@ describe.each([
   let sidecar: Sidecar;
   let usage: ReturnType<typeof clientOf>;
   beforeEach(async () => {
-    accounts = await open();
-    ({ sidecar } = await start(accounts));
+    const opened = await open();
+    ({ accounts } = opened);
+    ({ sidecar } = await start(accounts, {}, opened.rollups));
     usage = clientOf(sidecar);
     return () => sidecar.close();
   });

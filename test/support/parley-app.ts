@@ -1,9 +1,12 @@
+import { loadAlertSettings } from "../../sidecar/alert-settings.ts";
 import { type App, startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import { consoleFolder } from "../../src/package-facts.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { traceFacts } from "../../src/platform/tracing.ts";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
+import { connectStores, type Stores } from "../../src/stores.ts";
+import { startStandalone } from "../../standalone/standalone-app.ts";
 
 /** A service in this process, on free ports, ready to serve. */
 export interface TestApp {
@@ -16,6 +19,8 @@ export interface TestApp {
   readonly simulated: SimulatedModel;
   /** What it logged so far, from `debug` on. */
   readonly logs: CapturedLogs;
+  /** What keeps its state. */
+  readonly stores: Stores;
   /** The metrics as a scrape gets them. */
   metrics(): Promise<string>;
   /** Stops the service, and the model unless it was given. May be called twice. */
@@ -43,6 +48,8 @@ export interface TestAppOptions {
   readonly simulated?: SimulatedModel;
   /** Pause between two chunks of the model's answer, in milliseconds. Default 0. */
   readonly chunkDelayMs?: number;
+  /** Whether UsageService answers on the same port, as in the standalone. Default: no. */
+  readonly withUsage?: boolean;
 }
 
 /** Starts the service as `standalone/main.ts` puts it together, but for its output and its ports. */
@@ -53,6 +60,7 @@ export async function startTestApp({
   yaml,
   simulated: given,
   chunkDelayMs = 0,
+  withUsage = false,
 }: TestAppOptions = {}): Promise<TestApp> {
   const simulated = given ?? (await startSimulatedModel({ chunkDelayMs }));
   const text: string[] = [];
@@ -61,6 +69,8 @@ export async function startTestApp({
       {
         PORT: "0",
         OPS_PORT: "0",
+        USAGE_PORT: "0",
+        USAGE_OPS_PORT: "0",
         OPENAI_BASE_URL: simulated.baseUrl,
         RATE_LIMIT: "1000000",
         LOG_LEVEL: "debug",
@@ -75,7 +85,10 @@ export async function startTestApp({
     const { logLevel: level, version, track } = config;
     const destination = { write: (line: string) => void text.push(line) };
     const logger = createLogger({ level, version, track, mixin: traceFacts, destination });
-    const app = await startApp({ config, logger, consoleFolder, simulatedModel: true });
+    const stores = connectStores({ config, logger });
+    const parts = { config, logger, stores, simulatedModel: true };
+    const whole = withUsage ? await startStandalone({ ...parts, alerts: loadAlertSettings({}) }) : undefined;
+    const app = whole?.app ?? (await startApp({ ...parts, consoleFolder }));
     await app.checkedOnce;
     let closed: Promise<void> | undefined;
     const lines = () => text.map((line) => JSON.parse(line) as Record<string, unknown>);
@@ -90,9 +103,10 @@ export async function startTestApp({
         where: (facts) =>
           lines().filter((line) => Object.entries(facts).every(([name, value]) => line[name] === value)),
       },
+      stores,
       metrics: async () => (await fetch(`${app.opsUrl}/metrics`)).text(),
       close: () => {
-        closed ??= app.close().finally(() => (given === undefined ? simulated.close() : undefined));
+        closed ??= (whole ?? app).close().finally(() => (given === undefined ? simulated.close() : undefined));
         return closed;
       },
     };

@@ -225,7 +225,7 @@ async function untilAnswers(port: number, isReady: (redis: Redis) => Promise<boo
 }
 
 /** Ports that nobody listens on; all are held until the last is found, so that they differ. */
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers: Server[] = await Promise.all(
     Array.from({ length: count }, async () => {
       const server = createServer();

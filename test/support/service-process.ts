@@ -14,7 +14,12 @@ const POLL_MS = 20;
 
 export interface ServiceProcessOptions {
   /** Production by default. */
-  readonly entry?: "src/main.ts" | "standalone/main.ts" | "test/support/replica.ts" | "test/soak/replica.ts";
+  readonly entry?:
+    | "src/main.ts"
+    | "sidecar/main.ts"
+    | "standalone/main.ts"
+    | "test/support/replica.ts"
+    | "test/soak/replica.ts";
   /** Variables as `src/config.ts` knows them. Nothing of this process' environment but PATH is handed on. */
   readonly env?: Readonly<Record<string, string>>;
   /** Whether to wait until /readyz says 200. Default: yes; no: until it says where it is. */

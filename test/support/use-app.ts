@@ -28,6 +28,9 @@ export function useTestApp(options?: TestAppOptions): Omit<TestApp, "close"> {
     get logs() {
       return app().logs;
     },
+    get stores() {
+      return app().stores;
+    },
     metrics: () => app().metrics(),
   };
 }

@@ -1,4 +1,5 @@
 import type { ConsoleMemory } from "./console-model.ts";
+import { parseCostsAddress } from "./costs-address.ts";
 
 const USER_KEY = "parley.user";
 const DEFAULT_USER = "me";
@@ -20,6 +21,7 @@ export function createBrowserMemory(): ConsoleMemory {
         window.localStorage.setItem(USER_KEY, userId);
       } catch {}
     },
+    readView: () => (parseCostsAddress(window.location.hash) === undefined ? "session" : "costs"),
     readAddress: () => ADDRESS.exec(window.location.hash)?.[1] ?? "",
     writeAddress(sessionId, { replace } = { replace: false }) {
       const url = sessionId === "" ? window.location.pathname : `#/sessions/${sessionId}`;

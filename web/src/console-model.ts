@@ -23,12 +23,18 @@ export interface ConsoleState {
   readonly userId: string;
   readonly list: SessionList;
   readonly conversation: Conversation;
+  /** What is in sight: the conversation, or the Costs page in its place. */
+  readonly view: ConsoleView;
 }
+
+export type ConsoleView = "session" | "costs";
 
 /** Where the page keeps what outlives it. */
 export interface ConsoleMemory {
   readUserId(): string;
   writeUserId(userId: string): void;
+  /** What the address shows. */
+  readView(): ConsoleView;
   /** Session that the address names; empty: none. */
   readAddress(): string;
   /** `replace`: without a new entry in the browser's history. */
@@ -66,8 +72,7 @@ export function createConsoleModel({
         if (state.get().list !== list) return;
         if (named !== "" && !deleted.has(named)) {
           open.set(named, conversation);
-          if (state.get().conversation === conversation && memory.readAddress() !== named)
-            memory.writeAddress(named, { replace: true });
+          if (isInSight(conversation) && memory.readAddress() !== named) memory.writeAddress(named, { replace: true });
         }
         void list.refresh();
       },
@@ -78,12 +83,18 @@ export function createConsoleModel({
     }
     return conversation;
   };
+  const isInSight = (conversation: Conversation): boolean =>
+    state.get().conversation === conversation && state.get().view === "session";
+  const watch = (): void => {
+    const { conversation } = state.get();
+    conversation.watched.set(visible.get() && isInSight(conversation));
+  };
   /** Shows a conversation in place of the one that was shown. */
   const present = (next: ConsoleState): void => {
     const before = state.get().conversation;
     state.set(next);
     if (before !== next.conversation) before.watched.set(false);
-    next.conversation.watched.set(visible.get());
+    watch();
   };
 
   const firstUser = memory.readUserId();
@@ -92,18 +103,22 @@ export function createConsoleModel({
     userId: firstUser,
     list: firstList,
     conversation: begin(firstUser, firstList, memory.readAddress()),
+    view: memory.readView(),
   });
-  state.get().conversation.watched.set(visible.get());
+  watch();
   void firstList.refresh();
   visible.watch(() => {
-    state.get().conversation.watched.set(visible.get());
+    watch();
     if (visible.get()) void state.get().list.refresh();
   });
 
   const show = (sessionId: string): void => {
-    const { userId, list, conversation } = state.get();
+    const { userId, list, conversation, view } = state.get();
     if (conversation.state.get().sessionId === sessionId && sessionId !== "") return;
-    present({ userId, list, conversation: begin(userId, list, sessionId) });
+    present({ userId, list, conversation: begin(userId, list, sessionId), view });
+  };
+  const look = (view: ConsoleView): void => {
+    if (state.get().view !== view) present({ ...state.get(), view });
   };
   /** Leaves a session that is not there any more. */
   const leave = (sessionId: string): void => {
@@ -112,7 +127,7 @@ export function createConsoleModel({
     open.delete(sessionId);
     for (const sent of turnMemory.of(sessionId)) turnMemory.forget(sent);
     if (state.get().conversation.state.get().sessionId === sessionId) {
-      memory.writeAddress("", { replace: true });
+      if (state.get().view === "session") memory.writeAddress("", { replace: true });
       show("");
     }
   };
@@ -141,17 +156,20 @@ export function createConsoleModel({
       state.get().conversation.leave();
       open = new Map();
       memory.writeUserId(userId);
-      memory.writeAddress("");
+      const { view } = state.get();
+      if (view === "session") memory.writeAddress("");
       const list = createSessionList({ clients, userId });
-      present({ userId, list, conversation: begin(userId, list, "") });
+      present({ userId, list, conversation: begin(userId, list, ""), view });
       void list.refresh();
     },
     openSession(sessionId) {
       if (memory.readAddress() !== sessionId) memory.writeAddress(sessionId);
+      look("session");
       show(sessionId);
     },
     newSession(draft = "") {
-      if (memory.readAddress() !== "") memory.writeAddress("");
+      if (memory.readAddress() !== "" || memory.readView() !== "session") memory.writeAddress("");
+      look("session");
       const { sessionId, live } = state.get().conversation.state.get();
       if (sessionId !== "" || live.length > 0) show("");
       if (draft !== "") state.get().conversation.draft.set(draft);
@@ -164,6 +182,9 @@ export function createConsoleModel({
       return undefined;
     },
     followAddress: () => {
+      look(memory.readView());
+      // The conversation waits behind the Costs page.
+      if (memory.readView() === "costs") return;
       const sessionId = memory.readAddress();
       if (state.get().conversation.state.get().sessionId !== sessionId) show(sessionId);
     },

@@ -1,9 +1,12 @@
+import type { Client } from "@connectrpc/connect";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
+import type { UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { useCell } from "./cell.ts";
 import { type ConsoleConfig, fetchConsoleConfig } from "./console-config.ts";
 import type { ConsoleModel } from "./console-model.ts";
 import { ConversationPane } from "./conversation-pane.tsx";
+import { CostsPage } from "./costs-page.tsx";
 import { MenuIcon } from "./icons.tsx";
 import { nameOf } from "./session-list.ts";
 import { SessionsPane } from "./sessions-pane.tsx";
@@ -11,8 +14,8 @@ import { SessionsPane } from "./sessions-pane.tsx";
 /** Below this width the sessions are a drawer; the same as in styles.css. */
 const NARROW = "(max-width: 639.98px)";
 
-export function ConsolePage({ model }: { model: ConsoleModel }) {
-  const { userId, list, conversation } = useCell(model.state);
+export function ConsolePage({ model, usage }: { model: ConsoleModel; usage: Client<typeof UsageService> }) {
+  const { userId, list, conversation, view } = useCell(model.state);
   const { sessionId } = useCell(conversation.state, { perFrame: true });
   const { sessions, loading } = useCell(list.state);
   const [config, setConfig] = useState<ConsoleConfig>();
@@ -20,7 +23,8 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
   const narrow = useMedia(NARROW);
   const menuButton = useRef<HTMLButtonElement>(null);
   const session = sessions.find((each) => each.sessionId === sessionId);
-  const title = titleOf({ session, sessionId, loading });
+  const costs = view === "costs";
+  const title = costs ? "Costs" : titleOf({ session, sessionId, loading });
 
   useEffect(() => {
     void fetchConsoleConfig().then(setConfig);
@@ -42,17 +46,17 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
       if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
       if (document.querySelector("dialog[open]") !== null) return;
       if (drawerOpen && narrow) closeDrawer();
-      else conversation.stop();
+      else if (!costs) conversation.stop();
     };
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
-  }, [conversation, drawerOpen, narrow]);
+  }, [conversation, costs, drawerOpen, narrow]);
 
   const drawer = narrow && drawerOpen;
   return (
     <div class="page">
-      <button type="button" class="skip-link" onClick={focusMessage}>
-        Skip to the message
+      <button type="button" class="skip-link" onClick={costs ? focusCosts : focusMessage}>
+        {costs ? "Skip to the costs" : "Skip to the message"}
       </button>
       <SessionsPane
         model={model}
@@ -62,6 +66,7 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
         hidden={narrow && !drawerOpen}
         drawer={drawer}
         config={config}
+        costs={costs}
         onLeave={() => setDrawerOpen(false)}
       />
       {drawer && <button type="button" class="backdrop" aria-label="Close the sessions" onClick={closeDrawer} />}
@@ -85,13 +90,17 @@ export function ConsolePage({ model }: { model: ConsoleModel }) {
             </span>
           )}
         </header>
-        <ConversationPane
-          key={conversation}
-          conversation={conversation}
-          session={session}
-          config={config}
-          onNewSession={(draft) => model.newSession(draft)}
-        />
+        {costs ? (
+          <CostsPage usage={usage} />
+        ) : (
+          <ConversationPane
+            key={conversation}
+            conversation={conversation}
+            session={session}
+            config={config}
+            onNewSession={(draft) => model.newSession(draft)}
+          />
+        )}
       </main>
     </div>
   );
@@ -114,6 +123,10 @@ function titleOf({
 
 function focusMessage(): void {
   document.getElementById("message")?.focus();
+}
+
+function focusCosts(): void {
+  document.getElementById("costs")?.focus();
 }
 
 function useMedia(query: string): boolean {

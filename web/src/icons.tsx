@@ -14,6 +14,12 @@ export const PlusIcon = () => (
   </Icon>
 );
 
+export const CostsIcon = () => (
+  <Icon>
+    <path d="M4 20h16M7 16v-5M12 16V5M17 16v-8" />
+  </Icon>
+);
+
 export const TrashIcon = () => (
   <Icon>
     <path d="M5 7h14M10 7V5h4v2M7 7l1 12h8l1-12M10.5 11v5M13.5 11v5" />

@@ -3,7 +3,7 @@ import { createBrowserMemory } from "./browser-memory.ts";
 import { createCell } from "./cell.ts";
 import { createConsoleModel } from "./console-model.ts";
 import { ConsolePage } from "./console-page.tsx";
-import { createParleyClients } from "./parley-clients.ts";
+import { createParleyClients, createUsageClient } from "./parley-clients.ts";
 import { createTabs } from "./tabs.ts";
 import { createTurnMemory } from "./turn-memory.ts";
 
@@ -20,5 +20,5 @@ if (root !== null) {
   });
   window.addEventListener("popstate", () => model.followAddress());
   window.addEventListener("hashchange", () => model.followAddress());
-  render(<ConsolePage model={model} />, root);
+  render(<ConsolePage model={model} usage={createUsageClient()} />, root);
 }

@@ -4,7 +4,7 @@ import { useCell } from "./cell.ts";
 import { ConfirmDelete } from "./confirm-delete.tsx";
 import type { ConsoleConfig } from "./console-config.ts";
 import type { ConsoleModel } from "./console-model.ts";
-import { PlusIcon, TrashIcon } from "./icons.tsx";
+import { CostsIcon, PlusIcon, TrashIcon } from "./icons.tsx";
 import { ProblemNote } from "./problem-note.tsx";
 import { agoText } from "./sentences.ts";
 import { nameOf, type SessionList } from "./session-list.ts";
@@ -20,6 +20,8 @@ interface SessionsPaneProps {
   /** Lies over the page. */
   readonly drawer: boolean;
   readonly config: ConsoleConfig | undefined;
+  /** Whether the Costs page is in sight, and no session. */
+  readonly costs: boolean;
   /** Called when something was chosen. */
   onLeave(): void;
 }
@@ -32,6 +34,7 @@ export function SessionsPane({
   hidden,
   drawer,
   config,
+  costs,
   onLeave,
 }: SessionsPaneProps) {
   const { sessions, nextPageToken, loading, problem } = useCell(list.state);
@@ -75,7 +78,7 @@ export function SessionsPane({
             <SessionItem
               key={session.sessionId}
               session={session}
-              open={session.sessionId === openSessionId}
+              open={!costs && session.sessionId === openSessionId}
               onOpen={() => {
                 model.openSession(session.sessionId);
                 onLeave();
@@ -95,6 +98,13 @@ export function SessionsPane({
             More sessions
           </button>
         )}
+      </nav>
+      <nav class="sessions-pages" aria-label="Pages">
+        {/* biome-ignore lint/a11y/useValidAnchor: it leads to a page; the click puts the drawer away besides */}
+        <a class="page-link" href="#/costs" aria-current={costs ? "page" : undefined} onClick={onLeave}>
+          <CostsIcon />
+          Costs
+        </a>
       </nav>
       <div class="sessions-foot">
         <UserField userId={userId} onChange={(next) => model.setUser(next)} />

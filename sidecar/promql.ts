@@ -1,0 +1,13 @@
+/**
+ * Whether a counter has risen within a window, per labels. `increase` misses the first value of a series, so that an event
+ * that made its series would never be seen: series that were not there a window ago count with all they have.
+ */
+export function risen(counter: string, { by, window }: { by: readonly string[]; window: string }): string {
+  const seen = `increase(${counter}[${window}]) > 0`;
+  return `sum by (${["namespace", ...by].join(", ")}) (${seen} or ${firstSeen(counter, window)} > 0)`;
+}
+
+/** The series of a counter that were not there a window ago, with their values. */
+export function firstSeen(counter: string, window: string): string {
+  return `(${counter} unless ${counter} offset ${window})`;
+}
