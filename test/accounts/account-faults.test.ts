@@ -5,10 +5,10 @@ import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { BudgetRefusal } from "../../src/accounts/budget-refusal.ts";
 import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
-import { Failure } from "../../src/failure.ts";
 import { connectRedis } from "../../src/store/redis-connection.ts";
 import { ledgerOf } from "../support/ledger.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { repeated } from "../support/repeated.ts";
 import { call, checkAccount, settled } from "./calls.ts";
 
 // Whatever is lost on the way, replies, processes, Redis itself: the bill adds up and no cap is crossed.
@@ -122,17 +122,6 @@ async function makeCall(store: AccountStore, callId: string, costMicroUsd: bigin
   if ((await repeated(() => store.start({ tenant, callId }, callId))) !== "started") return undefined;
   await repeated(() => store.settle(settled(callId, { costMicroUsd })));
   return costMicroUsd;
-}
-
-async function repeated<T>(operation: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await operation();
-    } catch (error) {
-      if (!(error instanceof Failure) || error.reason !== "STORE_UNAVAILABLE") throw error;
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  }
 }
 
 /** Many calls at once, from several processes' connections, while `harm` is done now and then. */

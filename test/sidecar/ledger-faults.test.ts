@@ -6,12 +6,12 @@ import { type LedgerConsumer, startLedgerConsumer } from "../../sidecar/ledger-c
 import type { Rollups } from "../../sidecar/rollups.ts";
 import { createRedisRollups } from "../../sidecar/rollups-redis.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
-import { Failure } from "../../src/failure.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
 import { startLyingClock } from "../support/lying-clock.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { repeated } from "../support/repeated.ts";
 import { checkRollups } from "./rollup-sums.ts";
 
 // Whatever happens to deliveries, sidecars and Redis: rollups = ledger = spend counters, and each row is told of once.
@@ -96,17 +96,6 @@ async function spend(count: number, { from = 0, url }: { from?: number; url?: st
         );
       }),
     );
-  }
-}
-
-async function repeated<T>(operation: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await operation();
-    } catch (error) {
-      if (!(error instanceof Failure) || error.reason !== "STORE_UNAVAILABLE") throw error;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
   }
 }
 

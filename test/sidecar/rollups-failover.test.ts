@@ -3,11 +3,11 @@ import { startLedgerConsumer } from "../../sidecar/ledger-consumer.ts";
 import { createRedisRollups } from "../../sidecar/rollups-redis.ts";
 import { moneyKeys } from "../../src/accounts/account-keys.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
-import { Failure } from "../../src/failure.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { connectRedis } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
 import { startRedisCluster } from "../support/redis-server.ts";
+import { repeated } from "../support/repeated.ts";
 import { checkRollups } from "./rollup-sums.ts";
 
 const tenant = "acme";
@@ -30,8 +30,8 @@ test("a master that dies amid the work takes ledger and rollups back to the same
   const spend = async (from: number, count: number): Promise<void> => {
     for (let at = from; at < from + count; at += 1) {
       const row = { costMicroUsd: BigInt(at), userId: `u${at % 7}`, priceVersion: at % 3 ? "v" : "" };
-      await repeated(() => accounts.hold(call(`c${at}`, row)));
-      await repeated(() => accounts.settle(settled(`c${at}`, row)));
+      await repeated(() => accounts.hold(call(`c${at}`, row)), { everyMs: 50 });
+      await repeated(() => accounts.settle(settled(`c${at}`, row)), { everyMs: 50 });
     }
   };
   await spend(0, 100);
@@ -45,14 +45,3 @@ test("a master that dies amid the work takes ledger and rollups back to the same
   const { rows } = await checkRollups(rollups, accounts, tenant);
   expect(rows).toBeGreaterThan(200);
 });
-
-async function repeated<T>(operation: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await operation();
-    } catch (error) {
-      if (!(error instanceof Failure) || error.reason !== "STORE_UNAVAILABLE") throw error;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  }
-}

@@ -41,7 +41,8 @@ export async function startTestSidecar({
   };
 }
 
-function clientOf(sidecar: Sidecar, key?: string) {
+/** A client of a sidecar's UsageService, with an API key or without. */
+export function clientOf(sidecar: Sidecar, key?: string) {
   const authorize: Interceptor = (next) => (request) => {
     if (key !== undefined) request.header.set("authorization", `Bearer ${key}`);
     return next(request);

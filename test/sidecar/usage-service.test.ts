@@ -1,11 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
-import { createConnectTransport } from "@connectrpc/connect-node";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { BadRequestSchema, ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { BudgetPeriod, type BudgetScope, BudgetScopeSchema } from "../../gen/parley/usage/v1/budget_pb.js";
-import { UsageDimension, UsageInterval, UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
+import { UsageDimension, UsageInterval } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { type Sidecar, startSidecar } from "../../sidecar/app.ts";
 import { loadSidecarConfig } from "../../sidecar/config.ts";
 import type { Rollups } from "../../sidecar/rollups.ts";
@@ -22,6 +21,7 @@ import { connectRedis, type RedisConnection } from "../../src/store/redis-connec
 import { call, checkAccount, settled, startedCall } from "../accounts/calls.ts";
 import { ledgerOf } from "../support/ledger.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { clientOf } from "./started-sidecar.ts";
 
 const HOUR_MS = 3_600_000;
 const range = () => ({
@@ -60,17 +60,6 @@ async function start(
   const apiKeys = createMemoryApiKeyStore();
   const sidecar = await startSidecar({ config, accounts, rollups, apiKeys, ping: async () => {}, logger });
   return { sidecar, apiKeys };
-}
-
-function clientOf(sidecar: Sidecar, key?: string) {
-  const authorize: Interceptor = (next) => (request) => {
-    if (key !== undefined) request.header.set("authorization", `Bearer ${key}`);
-    return next(request);
-  };
-  return createClient(
-    UsageService,
-    createConnectTransport({ baseUrl: sidecar.url, httpVersion: "2", interceptors: [authorize] }),
-  );
 }
 
 function scope(of: BudgetScope["scope"]): BudgetScope {
