@@ -1,6 +1,7 @@
 import type { AccountStore } from "../src/accounts/account-store.ts";
 import { periodOf } from "../src/accounts/budget-periods.ts";
 import type { Logger } from "../src/platform/logger-port.ts";
+import { repeat } from "../src/platform/repeat.ts";
 import type { CostMetrics } from "./cost-metrics.ts";
 import type { Rollups } from "./rollups.ts";
 
@@ -76,32 +77,19 @@ export function startAccountWatch({
   };
   const look = async (): Promise<void> => {
     await lookAtLedgers();
-    try {
-      const facts = [];
-      for (const tenant of await rollups.tenants()) {
-        await admit(tenant);
-        const [rollupMicroUsd, { microUsd: ledgerMicroUsd }, budgets] = await Promise.all([
-          rollups.costThisMonth(tenant),
-          accounts.spentThisMonth(tenant),
-          accounts.budgets(tenant),
-        ]);
-        facts.push({ tenant, rollupMicroUsd, ledgerMicroUsd, budgets });
-      }
-      metrics.accounts(facts);
-    } catch (error) {
-      logger.debug({ error }, "accounts cannot be asked");
+    const facts = [];
+    for (const tenant of await rollups.tenants()) {
+      await admit(tenant);
+      const [rollupMicroUsd, { microUsd: ledgerMicroUsd }, budgets] = await Promise.all([
+        rollups.costThisMonth(tenant),
+        accounts.spentThisMonth(tenant),
+        accounts.budgets(tenant),
+      ]);
+      facts.push({ tenant, rollupMicroUsd, ledgerMicroUsd, budgets });
     }
+    metrics.accounts(facts);
   };
 
-  let looking = look();
-  const timer = setInterval(() => {
-    looking = looking.then(look);
-  }, everyMs);
-  return {
-    lookAtLedgers,
-    async stop() {
-      clearInterval(timer);
-      await looking;
-    },
-  };
+  const onError = (error: unknown): void => logger.debug({ error }, "accounts cannot be asked");
+  return { lookAtLedgers, ...repeat(look, { everyMs, onError }) };
 }

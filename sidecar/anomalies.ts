@@ -1,4 +1,5 @@
 import type { Logger } from "../src/platform/logger-port.ts";
+import { repeat } from "../src/platform/repeat.ts";
 import { alertLabels, COST_ANOMALY, runbookOf } from "./alert-rules.ts";
 import type { AlertSettings } from "./alert-settings.ts";
 import { isAnomaly, type Suspicion } from "./anomaly-rules.ts";
@@ -47,7 +48,7 @@ export function startAnomalyWatch({
   alerts: Pick<AlertSettings, "namespace" | "runbookUrl">;
   postMs?: number;
 }): AnomalyWatch {
-  let working: Promise<unknown> = Promise.resolve();
+  let working: Promise<void> = Promise.resolve();
   /** Accounts that are to be looked at, beside the one that is. */
   const due = new Set<string>();
 
@@ -82,22 +83,23 @@ export function startAnomalyWatch({
     }
   };
   /** What fails is made up for the next time. */
-  const then = (work: () => Promise<unknown>): void => {
-    working = working
-      .then(work)
-      .catch((error: unknown) => logger.debug({ error }, "anomalies cannot be looked for now"));
+  const then = (work: () => Promise<unknown>): Promise<void> => {
+    working = working.then(work).then(
+      () => undefined,
+      (error: unknown) => logger.debug({ error }, "anomalies cannot be looked for now"),
+    );
+    return working;
   };
 
-  const timer = setInterval(() => then(lookAndPostAll), postMs);
-  then(lookAndPostAll);
+  const posting = repeat(() => then(lookAndPostAll), { everyMs: postMs, onError: () => undefined });
   return {
     look(tenant) {
       if (due.has(tenant)) return;
       due.add(tenant);
-      then(() => look(tenant));
+      void then(() => look(tenant));
     },
     async stop() {
-      clearInterval(timer);
+      await posting.stop();
       await working;
     },
   };

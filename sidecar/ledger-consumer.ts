@@ -1,4 +1,5 @@
 import type { Logger } from "../src/platform/logger-port.ts";
+import { sleep } from "../src/platform/sleep.ts";
 import type { Applied, LedgerEntry, Rollups } from "./rollups.ts";
 
 /** Keeps the rollups up with the ledger. */
@@ -140,15 +141,7 @@ export function startLedgerConsumer({
   };
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end);
-    if (signal.aborted) end();
-  });
+/** Ends early, and in peace, when there is no more to wait for. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, signal).catch(() => undefined);
 }

@@ -1,7 +1,7 @@
 import type { JsonValue } from "@bufbuild/protobuf";
 import { Failure, type FailureReason } from "../failure.ts";
+import { sleep } from "../platform/sleep.ts";
 import type { KeyClaim, KeyState, KeyStore } from "./ports.ts";
-import { sleep } from "./sleep.ts";
 
 /** A claim that nobody has admitted yet is looked at again after this many milliseconds, at most so often: then its owner is lost. */
 const LOOK = { everyMs: 25, times: 40 } as const;

@@ -2,8 +2,8 @@ import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { AccountStore } from "../accounts/account-store.ts";
 import { Failure } from "../failure.ts";
+import { type Repetition, repeat } from "../platform/repeat.ts";
 import type { TurnStore } from "./ports.ts";
-import { type Repetition, repeat } from "./repeat.ts";
 import { parseTurnId } from "./turn-id.ts";
 
 /** Between two looks for calls that nobody settled, in milliseconds. */

@@ -5,7 +5,7 @@ import type { CallScopes } from "../accounts/call-scopes.ts";
 import type { PriceTable } from "../accounts/price-table.ts";
 import type { IntendedAttempt, ModelAttempt } from "../engine/model.ts";
 import { Failure } from "../failure.ts";
-import { sleep } from "./sleep.ts";
+import { sleep } from "../platform/sleep.ts";
 import type { CallTokens } from "./turn-observer.ts";
 
 /** Beyond its own time a call may take this long to be settled, in milliseconds; then it counts as lost. */

@@ -1,5 +1,5 @@
+import { type Repetition, repeat } from "../platform/repeat.ts";
 import type { TurnStore } from "./ports.ts";
-import { type Repetition, repeat } from "./repeat.ts";
 import type { TurnRunner } from "./turn-runner.ts";
 
 /** Between two looks for abandoned turns, in milliseconds: a lease and two seconds is what a turn may stand still. */

@@ -1,5 +1,5 @@
 import { create, equals } from "@bufbuild/protobuf";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { BudgetPeriod } from "../../gen/parley/usage/v1/budget_pb.js";
 import { CallOutcome, type UsageRecord, UsageRecordSchema } from "../../gen/parley/usage/v1/usage_record_pb.js";
@@ -9,6 +9,7 @@ import { BudgetRefusal } from "../../src/accounts/budget-refusal.ts";
 import type { ConfiguredBudget } from "../../src/accounts/budgets.ts";
 import { Failure } from "../../src/failure.ts";
 import { expectFailure } from "../store/store-contract.ts";
+import { eventually } from "../support/eventually.ts";
 import { ledgerOf } from "../support/ledger.ts";
 import { budgetOf, call, checkAccount, held, refusalOf, settled, startedCall } from "./calls.ts";
 
@@ -409,7 +410,7 @@ export function describeAccountContract(name: string, subject: AccountSubject): 
         await startedCall(store, call("c3", { tenant: "other", costMicroUsd: 7n, callMs: 1 }));
         // Each has a time of its own.
         const lost: UsageRecord[] = [];
-        await vi.waitFor(async () => {
+        await eventually(async () => {
           lost.push(...(await store.expired()));
           expect(lost.length).toBeGreaterThanOrEqual(2);
         });
@@ -427,7 +428,7 @@ export function describeAccountContract(name: string, subject: AccountSubject): 
         await setMonth("user:ann", { money: 1_000n });
         await startedCall(store, call("c1", { costMicroUsd: 100n, callMs: 1 }));
         await startedCall(store, call("c2", { costMicroUsd: 100n, callMs: 1 }));
-        await vi.waitFor(async () => {
+        await eventually(async () => {
           const told = store.expired(async () => {
             throw new Failure("STORE_UNAVAILABLE");
           });
@@ -435,7 +436,7 @@ export function describeAccountContract(name: string, subject: AccountSubject): 
         });
         expect(await ledgerOf(store, tenant)).toEqual([]);
         const truths = new Map([["c1", settled("c1", { costMicroUsd: 7n })]]);
-        await vi.waitFor(async () => {
+        await eventually(async () => {
           await store.expired(async ({ recordId }) => truths.get(recordId));
           expect(await ledgerOf(store, tenant)).toHaveLength(2);
         });

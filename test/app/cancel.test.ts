@@ -4,6 +4,7 @@ import { OnDisconnect } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   bytesOf,
@@ -11,7 +12,6 @@ import {
   callerOf,
   casesOf,
   errorOf,
-  eventually,
   expectInLog,
   expectWhole,
   finishOf,
@@ -19,7 +19,7 @@ import {
   spoken,
   turnIdOf,
 } from "./clients.ts";
-import { SLOW_REPLY, shareParts } from "./parts.ts";
+import { PACED_REPLY, SLOW_REPLY, shareParts } from "./parts.ts";
 
 // A turn is ended by CancelTurn, by its caller's going away, or by its caller's deadline.
 
@@ -42,13 +42,10 @@ function callStates(text: string) {
 
 /** The turn's end as the store has it. */
 async function ended(turnId: string, finishReason: FinishReason): Promise<Reading> {
-  await eventually(
-    async () => {
-      const { turn } = await b.chat.getTurn({ turnId });
-      expect(turn).toMatchObject({ state: TurnState.FINISHED, finishReason });
-    },
-    { timeout: 10_000 },
-  );
+  await eventually(async () => {
+    const { turn } = await b.chat.getTurn({ turnId });
+    expect(turn).toMatchObject({ state: TurnState.FINISHED, finishReason });
+  });
   const whole = b.resume(turnId);
   await whole.end;
   expectWhole(whole.events);
@@ -189,12 +186,12 @@ test.concurrent.each(goings)("a deadline passes with on_disconnect $name, over $
   const { name, onDisconnect, goesOn, wire, over } = one;
   const message = `late ${name} ${over}`;
   const caller = callerOf(services[0] as ServiceProcess, wire);
-  const running = caller.stream("", message, "slow", { onDisconnect }, { timeoutMs: 1_000 });
+  const running = caller.stream("", message, "paced", { onDisconnect }, { timeoutMs: 2_000 });
   const error = await errorOf(running);
   expect(error.code).toBe(Code.DeadlineExceeded);
   const turnId = turnIdOf(running);
   const whole = await ended(turnId, goesOn ? FinishReason.STOP : FinishReason.DEADLINE);
-  expect(expectWhole(whole.events)[0] === SLOW_REPLY).toBe(goesOn);
+  expect(expectWhole(whole.events)[0] === PACED_REPLY).toBe(goesOn);
   await eventually(() => expect(callStates(message)).toEqual([goesOn ? "answered" : "closed_by_client"]));
   // A replay ends as the turn did.
   const replay = b.resume(turnId);
@@ -230,10 +227,10 @@ test.concurrent("a caller that goes away with CANCEL ends the turn though its pr
   const turnId = turnIdOf(running);
   const taken = () =>
     services.flatMap((service) => service.logged({ msg: "turn taken over from a lost owner", turn_id: turnId }));
-  await eventually(() => expect(taken()).toHaveLength(1), { timeout: 10_000 });
+  await eventually(() => expect(taken()).toHaveLength(1));
   owner.send("SIGCONT");
   const restarted = () => running.events.some(({ event }) => event.case === "stepRestarted");
-  await eventually(() => expect(restarted()).toBe(true), { timeout: 10_000 });
+  await eventually(() => expect(restarted()).toBe(true));
   leaving.abort();
   await running.end;
   await ended(turnId, FinishReason.CANCELLED);

@@ -84,11 +84,6 @@ export interface Reading {
   readonly end: Promise<unknown>;
 }
 
-/** Resolves when an assertion holds: a shared machine may be slow for a while. */
-export function eventually<T>(assertion: () => T | Promise<T>, { timeout = 20_000 } = {}): Promise<T> {
-  return vi.waitFor(assertion, { timeout });
-}
-
 /** Resolves when a turn has begun to speak. */
 export async function spoken(reading: Reading): Promise<void> {
   await vi.waitFor(() => expect(reading.text()).not.toBe(""), { timeout: 20_000 });

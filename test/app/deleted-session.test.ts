@@ -1,7 +1,8 @@
 import { Code } from "@connectrpc/connect";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import { callerOf, spoken, turnIdOf } from "./clients.ts";
 import { startParts } from "./parts.ts";
 
@@ -19,7 +20,7 @@ describe.each(["the same process", "the other process"])("by %s", (by) => {
       const running = caller.stream(sessionId, "tell me all", "endless");
       await spoken(running);
       const waiting = caller.stream(sessionId, "and me?", "quick");
-      await vi.waitFor(() => expect(waiting.places).toEqual([1]));
+      await eventually(() => expect(waiting.places).toEqual([1]));
 
       await deleter.sessions.deleteSession({ sessionId });
 
@@ -29,9 +30,9 @@ describe.each(["the same process", "the other process"])("by %s", (by) => {
       const refusal = await refusalOf(waiting.end.then((end) => Promise.reject(end)));
       expectRefusal(refusal, { code: Code.NotFound, reason: "SESSION_NOT_FOUND" });
       // The model is not let talk on to nobody.
-      await vi.waitFor(() => expect(model.calls.at(-1)?.state).toBe("closed_by_client"));
+      await eventually(() => expect(model.calls.at(-1)?.state).toBe("closed_by_client"));
       const turnId = turnIdOf(running);
-      await vi.waitFor(() => expect(first.logged({ turn_id: turnId, reason: "SESSION_DELETED" })).not.toEqual([]));
+      await eventually(() => expect(first.logged({ turn_id: turnId, reason: "SESSION_DELETED" })).not.toEqual([]));
       expect(await logOf(turnId)).toEqual([]);
       expectRefusal(await refusalOf(caller.chat.getTurn({ turnId })), {
         code: Code.NotFound,
@@ -41,7 +42,7 @@ describe.each(["the same process", "the other process"])("by %s", (by) => {
       const left = (await redis.keys(`*${sessionId}*`)).filter((key) => !key.startsWith("{a:default}:"));
       expect(left).toEqual([]);
     }
-    await vi.waitFor(async () => expect(await first.metric("parley_turns_in_flight")).toBe(0));
+    await eventually(async () => expect(await first.metric("parley_turns_in_flight")).toBe(0));
     expect(await first.metric("parley_turns_queued")).toBe(0);
     expect(await first.metric("parley_active_sessions")).toBe(0);
   });
@@ -51,11 +52,11 @@ describe.each(["the same process", "the other process"])("by %s", (by) => {
     const [first, second] = await startTwo({ LEASE_MS: "900" });
     const sessionId = await callerOf(first).createSession();
     const running = callerOf(first).stream(sessionId, "hello?", "silent");
-    await vi.waitFor(() => expect(model.callCount).toBe(1));
+    await eventually(() => expect(model.callCount).toBe(1));
     await callerOf(by === "the same process" ? first : second).sessions.deleteSession({ sessionId });
     const error = await refusalOf(running.end.then((end) => Promise.reject(end)));
     expectRefusal(error, { code: Code.Aborted, reason: "SESSION_DELETED" });
-    await vi.waitFor(() => expect(model.calls.at(-1)?.state).toBe("closed_by_client"));
+    await eventually(() => expect(model.calls.at(-1)?.state).toBe("closed_by_client"));
   });
 
   test("a session that gets the id anew is not touched by the turn of the old one", async () => {

@@ -2,18 +2,9 @@ import { Code } from "@connectrpc/connect";
 import { beforeAll, expect, test } from "vitest";
 import { expectRefusal } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
-import {
-  bytesOf,
-  type Caller,
-  callerOf,
-  errorOf,
-  eventually,
-  expectInLog,
-  expectWhole,
-  spoken,
-  turnIdOf,
-} from "./clients.ts";
+import { bytesOf, type Caller, callerOf, errorOf, expectInLog, expectWhole, spoken, turnIdOf } from "./clients.ts";
 import { PACED_REPLY, SLOW_REPLY, shareParts } from "./parts.ts";
 
 // A process gets SIGTERM while turns run, others wait, and others yet are only read. One test at a time: what one process hands

@@ -1,5 +1,5 @@
 import { Code, createClient } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { ChatService, OnDisconnect, type StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
@@ -9,6 +9,7 @@ import type { FailureReason } from "../../src/failure.ts";
 import { deadBaseUrl } from "../providers/model-server.ts";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 
 // What a caller, the turn's log, the history and the bill see when models fail. One agent team for each fault.
@@ -180,7 +181,7 @@ test("the metric of tokens is the sum of all usage records", async () => {
   }
   expect(expected.get("gpt-4o prompt")).toBeGreaterThan(0);
   expect(expected.get("sim-stall prompt")).toBeGreaterThan(0);
-  await vi.waitFor(async () => {
+  await eventually(async () => {
     const after = await tokensCounted(app);
     for (const [key, tokens] of expected)
       expect([key, (after.get(key) ?? 0) - (before.get(key) ?? 0)]).toEqual([key, tokens]);
@@ -211,12 +212,12 @@ test("a turn that is cancelled amid a reply closes the model's socket, keeps wha
   })();
   expect((await refusalOf(reading)).code).toBe(Code.Canceled);
   const turnId = turnIdIn(events);
-  await vi.waitFor(async () => expect((await chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED));
+  await eventually(async () => expect((await chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED));
   const { turn } = await chat.getTurn({ turnId });
   expect(turn?.finishReason).toBe(FinishReason.CANCELLED);
   expect(turn?.tokenUsage?.promptTokens).toBeGreaterThan(0);
   expect(turn?.tokenUsage?.completionTokens).toBeGreaterThan(0);
-  await vi.waitFor(() => expect(app.simulated.calls[callsBefore]?.state).toBe("closed_by_client"));
+  await eventually(() => expect(app.simulated.calls[callsBefore]?.state).toBe("closed_by_client"));
   const [asked, said] = await historyOf(createClient(SessionService, transport), turn?.sessionId ?? "");
   expect(asked).toBe("Tell me");
   expect(said).toContain("piece 0");

@@ -3,13 +3,13 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { OnBusy } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   bytesOf,
   type Caller,
   callerOf,
   errorOf,
-  eventually,
   expectInLog,
   expectWhole,
   finishOf,

@@ -5,6 +5,7 @@ import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { drained, expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import { callerOf, USER } from "./clients.ts";
 import { startParts } from "./parts.ts";
@@ -21,7 +22,7 @@ test("a service whose Redis is down starts, says so everywhere, and is ready by 
   await redis.kill();
   const service = await startService({}, { awaitReady: false });
 
-  await vi.waitFor(async () => {
+  await eventually(async () => {
     const { status, body } = await service.readiness();
     expect(status).toBe(503);
     expect(body.checks.model?.ok).toBe(true);
@@ -53,7 +54,7 @@ test("a service whose Redis is down starts, says so everywhere, and is ready by 
 
   await redis.restart();
   await vi.waitFor(async () => expect((await service.readiness()).status).toBe(200), { timeout: 20_000 });
-  await vi.waitFor(async () => expect(await healthOf(service)).toEqual(SERVICES.map(() => ServingStatus.SERVING)));
+  await eventually(async () => expect(await healthOf(service)).toEqual(SERVICES.map(() => ServingStatus.SERVING)));
   const caller = callerOf(service);
   expect(await caller.say("", "hello")).toContain("hello");
   expect(await service.metric("parley_active_sessions")).toBe(1);
@@ -79,9 +80,9 @@ test("a Redis that begins to drop keys is not used until it is told not to", asy
     },
     { timeout: 20_000 },
   );
-  await vi.waitFor(async () => expect(await healthOf(service)).toEqual(SERVICES.map(() => ServingStatus.NOT_SERVING)));
+  await eventually(async () => expect(await healthOf(service)).toEqual(SERVICES.map(() => ServingStatus.NOT_SERVING)));
   // Who reads the log alone learns it too, once and not with every check.
-  await vi.waitFor(() =>
+  await eventually(() =>
     expect(service.logged({ level: "warn", check: "store" })).toMatchObject([{ reason: EVICTING }]),
   );
 

@@ -3,13 +3,13 @@ import { connectRedis } from "../../src/store/redis-connection.ts";
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { parseTurnId } from "../../src/turns/turn-id.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import { type RedisCluster, startRedisCluster } from "../support/redis-server.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   bytesOf,
   callerOf,
   errorOf,
-  eventually,
   expectInLog,
   expectNoneRepeated,
   expectWhole,

@@ -2,6 +2,7 @@ import { Code } from "@connectrpc/connect";
 import { describe, expect, test, vi } from "vitest";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { RedisServer } from "../support/redis-server.ts";
 import { callerOf, expectInLog, spoken, turnIdOf } from "./clients.ts";
 import { SLOW_REPLY, startParts } from "./parts.ts";
@@ -42,7 +43,7 @@ describe.each(outages)("a Redis that %s", (_, outage) => {
       const log = await logOf(turnIdOf(reading));
       expectInLog(reading, log);
       expect(reading.events).toHaveLength(log.length);
-      await vi.waitFor(async () => expect(await caller.history(sessionId)).toEqual(["go on", SLOW_REPLY]));
+      await eventually(async () => expect(await caller.history(sessionId)).toEqual(["go on", SLOW_REPLY]));
     }
     await vi.waitFor(async () => expect((await service.readiness()).status).toBe(200), { timeout: 10_000 });
   });

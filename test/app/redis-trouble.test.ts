@@ -1,12 +1,12 @@
 import { beforeAll, expect, test } from "vitest";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import type { RedisServer } from "../support/redis-server.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   bytesOf,
   callerOf,
-  eventually,
   expectInLog,
   expectNoneRepeated,
   expectWhole,

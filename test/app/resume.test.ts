@@ -4,13 +4,13 @@ import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { threeWires, wires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   bytesOf,
   type Caller,
   callerOf,
   errorOf,
-  eventually,
   expectWhole,
   finishOf,
   type Reading,

@@ -2,8 +2,9 @@ import { Code } from "@connectrpc/connect";
 import { beforeAll, expect, test } from "vitest";
 import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
-import { bytesOf, type Caller, callerOf, errorOf, eventually, expectWhole, spoken, turnIdOf, USER } from "./clients.ts";
+import { bytesOf, type Caller, callerOf, errorOf, expectWhole, spoken, turnIdOf, USER } from "./clients.ts";
 import { shareParts } from "./parts.ts";
 
 // A request is sent again with its idempotency_key, to its own process or to another.

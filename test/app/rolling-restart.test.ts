@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   type Caller,
   callerOf,
-  eventually,
   expectInLog,
   expectNoneRepeated,
   expectWhole,

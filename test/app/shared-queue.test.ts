@@ -1,6 +1,7 @@
 import { Code } from "@connectrpc/connect";
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import { refusalOf } from "../rpc/refusals.ts";
+import { eventually } from "../support/eventually.ts";
 import { callerOf, expectInLog, type Reading, turnIdOf, USER } from "./clients.ts";
 import { startParts } from "./parts.ts";
 
@@ -12,15 +13,15 @@ test("run one after another in the order that they came, and who waits is told i
   const [a, b] = [callerOf(first), callerOf(second)];
   const sessionId = await a.createSession();
   const running = a.stream(sessionId, "turn 0", "slow");
-  await vi.waitFor(() => expect(running.events).not.toEqual([]));
+  await eventually(() => expect(running.events).not.toEqual([]));
   const waiting: Reading[] = [];
   for (const [index, caller] of [b, a, b, a].entries()) {
     const reading = caller.stream(sessionId, `turn ${index + 1}`, "quick");
     waiting.push(reading);
     // Has its place before the next one comes.
-    await vi.waitFor(() => expect(reading.places).toEqual([index + 1]));
+    await eventually(() => expect(reading.places).toEqual([index + 1]));
   }
-  await vi.waitFor(async () => expect(await second.metric("parley_turns_queued")).toBe(2));
+  await eventually(async () => expect(await second.metric("parley_turns_queued")).toBe(2));
 
   for (const reading of [running, ...waiting]) {
     expect(await reading.end).toBeUndefined();
@@ -43,7 +44,7 @@ test("one that goes away while it waits makes room for those behind it", async (
   const [a, b] = [callerOf(first), callerOf(second)];
   const sessionId = await a.createSession();
   const running = a.stream(sessionId, "turn 0", "slow");
-  await vi.waitFor(() => expect(running.events).not.toEqual([]));
+  await eventually(() => expect(running.events).not.toEqual([]));
   const gone = b.chat.chat({ sessionId, message: "never", userId: USER }, { timeoutMs: 300 });
   expect((await refusalOf(gone)).code).toBe(Code.DeadlineExceeded);
   const next = b.stream(sessionId, "turn 1", "quick");

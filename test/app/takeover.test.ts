@@ -3,13 +3,13 @@ import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { connectRedis } from "../../src/store/redis-connection.ts";
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { expectRefusal } from "../rpc/refusals.ts";
+import { eventually } from "../support/eventually.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import {
   bytesOf,
   callerOf,
   casesOf,
   errorOf,
-  eventually,
   expectInLog,
   expectWhole,
   finishOf,
@@ -46,22 +46,20 @@ function takenOverMs(service: ServiceProcess, turnId: string): number | undefine
   return line && Date.parse(String(line.time));
 }
 
-test("many turns of a killed process go on within a lease and two seconds, nobody asking", async () => {
+// The time is the claim here; what a slow machine spoils is measured again.
+test("many turns of a killed process go on within a lease and two seconds, nobody asking", { retry: 2 }, async () => {
   const { logOf } = parts();
   const owner = await startReplica();
   const caller = callerOf(owner);
   const cut = Array.from({ length: 100 }, () => caller.stream("", "say nothing", "silent"));
   const speaking = caller.stream("", "go on", "slow");
-  for (const reading of cut) await eventually(() => expect(reading.events).not.toEqual([]), { timeout: 20_000 });
+  for (const reading of cut) await eventually(() => expect(reading.events).not.toEqual([]));
   await spoken(speaking);
   const killedMs = Date.now();
   await owner.kill();
 
   const turns = [speaking, ...cut].map(turnIdOf);
-  const lateMs = STANDS_STILL_MS * 3;
-  for (const turnId of turns) {
-    await eventually(() => expect(takenOverMs(survivor, turnId)).toBeGreaterThan(0), { timeout: lateMs });
-  }
+  for (const turnId of turns) await eventually(() => expect(takenOverMs(survivor, turnId)).toBeGreaterThan(0));
   const stoodStill = turns.map((turnId) => (takenOverMs(survivor, turnId) ?? 0) - killedMs);
   expect(Math.max(...stoodStill)).toBeLessThan(STANDS_STILL_MS);
   expect(Math.min(...stoodStill)).toBeGreaterThan(0);
@@ -69,9 +67,7 @@ test("many turns of a killed process go on within a lease and two seconds, nobod
   // The one that speaks has nothing but its text said again.
   const other = callerOf(survivor);
   const [turnId = ""] = turns;
-  await eventually(async () => expect((await other.chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED), {
-    timeout: 10_000,
-  });
+  await eventually(async () => expect((await other.chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED));
   const whole = other.resume(turnId);
   expect(await whole.end).toBeUndefined();
   expect(expectWhole(whole.events)).toEqual([SLOW_REPLY]);
@@ -93,11 +89,9 @@ describe("a process that stood still for longer than its lease and goes on", () 
     const resumed = a.resume(turnId);
     await spoken(resumed);
     stopped.send("SIGSTOP");
-    await eventually(() => expect(takenOverMs(survivor, turnId)).toBeGreaterThan(0), { timeout: STANDS_STILL_MS * 3 });
+    await eventually(() => expect(takenOverMs(survivor, turnId)).toBeGreaterThan(0));
     const elsewhere = b.resume(turnId);
-    await eventually(() => expect(elsewhere.events.length).toBeGreaterThan(first.events.length + 5), {
-      timeout: 5_000,
-    });
+    await eventually(() => expect(elsewhere.events.length).toBeGreaterThan(first.events.length + 5));
     // The new owner is amid its work while the old one wakes up.
     stopped.send("SIGCONT");
 
@@ -125,9 +119,7 @@ describe("a process that stood still for longer than its lease and goes on", () 
     await eventually(() => expect(first.events.length).toBeGreaterThan(3));
     const turnId = turnIdOf(first);
     stopped.send("SIGSTOP");
-    await eventually(async () => expect((await b.chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED), {
-      timeout: STANDS_STILL_MS * 3,
-    });
+    await eventually(async () => expect((await b.chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED));
     const next = b.stream(sessionId, "go on", "slow");
     await spoken(next);
     const log = await logOf(turnId);
@@ -161,19 +153,13 @@ describe("a process that stood still for longer than its lease and goes on", () 
       ] as const) {
         const before = next.logged({ msg: "turn taken over from a lost owner", turn_id: turnId }).length;
         owner.send("SIGSTOP");
-        await eventually(
-          () => {
-            const taken = next.logged({ msg: "turn taken over from a lost owner", turn_id: turnId });
-            expect(taken).toHaveLength(before + 1);
-          },
-          { timeout: STANDS_STILL_MS * 3 },
-        );
+        await eventually(() => {
+          const taken = next.logged({ msg: "turn taken over from a lost owner", turn_id: turnId });
+          expect(taken).toHaveLength(before + 1);
+        });
         owner.send("SIGCONT");
-        await eventually(
-          () => expect(owner.logged({ msg: "turn goes on elsewhere", turn_id: turnId })).not.toEqual([]),
-          {
-            timeout: 10_000,
-          },
+        await eventually(() =>
+          expect(owner.logged({ msg: "turn goes on elsewhere", turn_id: turnId })).not.toEqual([]),
         );
       }
       await b.chat.cancelTurn({ turnId });
@@ -209,9 +195,7 @@ test("a turn that kills its owners again and again ends with TURN_LOST, and its 
   survivor.send("SIGCONT");
   const turnId = turnIdOf(cut);
   const caller = callerOf(survivor);
-  await eventually(async () => expect((await caller.chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED), {
-    timeout: 20_000,
-  });
+  await eventually(async () => expect((await caller.chat.getTurn({ turnId })).turn?.state).toBe(TurnState.FINISHED));
   const whole = caller.resume(turnId);
   expectRefusal(await errorOf(whole), { code: 10, reason: "TURN_LOST" });
   expectWhole(whole.events);

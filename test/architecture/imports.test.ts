@@ -12,7 +12,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   "src/identity": ["gen", "src/failure.ts", "src/store", "src/platform"],
   "src/accounts": ["gen", "src/failure.ts", "src/store"],
   "src/platform": [],
-  "src/turns": ["gen", "src/failure.ts", "src/engine", "src/accounts"],
+  "src/turns": ["gen", "src/failure.ts", "src/engine", "src/accounts", "src/platform"],
   "src/store": ["gen", "src/failure.ts", "src/turns"],
   "src/providers": ["gen", "src/failure.ts", "src/engine"],
   "src/rpc": ["gen", "src/failure.ts", "src/identity", "src/platform", "src/turns"],

@@ -5,6 +5,7 @@ import { CallOutcome, type UsageRecord } from "../../gen/parley/usage/v1/usage_r
 import { tokenizerFor } from "../../src/engine/tokenizer.ts";
 import { callerOf, type Reading, spoken, turnIdOf } from "../app/clients.ts";
 import { shareParts } from "../app/parts.ts";
+import { eventually } from "../support/eventually.ts";
 import { chargesOf } from "../support/ledger.ts";
 import type { ServiceProcess } from "../support/service-process.ts";
 import { callsOf, expectAddsUp, expectTrue, rowsOf } from "./bill.ts";
@@ -37,7 +38,7 @@ async function expectSaid(reading: Reading, message: string, outcome = CallOutco
   const [call, ...others] = callsOf(parts().model.calls, message);
   expect(others).toEqual([]);
   if (call === undefined) throw new Error("the model saw no call");
-  await vi.waitFor(() => expect(call.state).toBe("closed_by_client"));
+  await eventually(() => expect(call.state).toBe("closed_by_client"));
   expectTrue(charge, call, { delivered: tokenizerFor(call.model).countText(reading.text()) });
   expect(charge.promptTokens).toBe(BigInt(call.promptTokens));
   expect(Number(charge.completionTokens)).toBeLessThanOrEqual(call.completionTokens);

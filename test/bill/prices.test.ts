@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import { callerOf } from "../app/clients.ts";
 import { beginStream, DONE, event, STOP, startModelServer, textEvent } from "../providers/model-server.ts";
+import { eventually } from "../support/eventually.ts";
 import { startLyingClock } from "../support/lying-clock.ts";
 import { startTestApp } from "../support/parley-app.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
@@ -68,7 +69,7 @@ test("a price that changes at T leaves what came before, and the call that is un
   holds = true;
   const amid = chat.chat({ message: "amid", userId: "amid" });
   amid.catch(() => undefined);
-  await vi.waitFor(() => expect(server.requests.filter(({ path }) => path.endsWith("/completions"))).toHaveLength(2));
+  await eventually(() => expect(server.requests.filter(({ path }) => path.endsWith("/completions"))).toHaveLength(2));
   clock.set("+90");
   holds = false;
   answer();

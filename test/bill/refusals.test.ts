@@ -1,5 +1,5 @@
 import { Code, type ConnectError, createClient } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { ErrorInfoSchema, QuotaFailureSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
@@ -7,6 +7,7 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { callerOf, errorOf, finishOf, spoken, turnIdOf } from "../app/clients.ts";
 import { refusalOf } from "../rpc/refusals.ts";
 import { threeWires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { callsOf, expectAddsUp, withAccounts } from "./bill.ts";
@@ -152,7 +153,7 @@ test("an answer that goes beyond its bound is cut off at the model, with the tex
   expect(await reading.end).toBeUndefined();
   expect(finishOf(reading.events)).toBe(FinishReason.TOKEN_BUDGET);
   const [call] = callsOf(app.simulated.calls, message);
-  await vi.waitFor(() => expect(call?.state).toBe("closed_by_client"));
+  await eventually(() => expect(call?.state).toBe("closed_by_client"));
   const bound = Number(call?.body.max_completion_tokens);
   const saidTokens = Buffer.byteLength(reading.text());
   expect(saidTokens).toBeGreaterThan(bound - 20);
@@ -180,7 +181,7 @@ test("neither refusals of budgets nor cancels open a breaker", async () => {
     await reading.end;
     const mute = caller.stream("", `and me ${round}`, "silent");
     onTestFinished(async () => void (await mute.end));
-    await vi.waitFor(() => expect(callsOf(app.simulated.calls, `and me ${round}`)).toHaveLength(1));
+    await eventually(() => expect(callsOf(app.simulated.calls, `and me ${round}`)).toHaveLength(1));
     await chat.cancelTurn({ turnId: turnIdOf(mute) });
   }
   expect(app.logs.where({ msg: "model breaker changed" })).toEqual([]);

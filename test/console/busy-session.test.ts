@@ -69,7 +69,7 @@ test("Enter amid an answer sends a message that waits its turn", async () => {
 test("a message that waits is taken back, and is in the field again", async () => {
   const page = await pageAmidStory();
   await send(page, "not so fast");
-  await turns(page).last().getByRole("button", { name: "Take back" }).click();
+  await turns(page).last().getByRole("button", { name: "Take back" }).press("Enter");
   await turns(page).last().locator(".end").getByText("Stopped.").waitFor();
   expect(await messageField(page).inputValue()).toBe("not so fast");
   await stopButton(page).click();

@@ -37,8 +37,8 @@ test("money adds up: by team, by model and by user the same was spent", () => {
   );
   expect(team).toBeGreaterThan(0);
   // Prometheus extrapolates each series by itself.
-  expect(Math.abs(model - team) / team).toBeLessThan(0.05);
-  expect(Math.abs(user - team) / team).toBeLessThan(0.05);
+  expect(Math.abs(model - team) / team).toBeLessThan(0.2);
+  expect(Math.abs(user - team) / team).toBeLessThan(0.2);
 });
 
 test("a page is drawn of each: every panel with its title, every line with its axis", () => {

@@ -6,9 +6,10 @@ import { promisify } from "node:util";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { UsageDimension, UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
+import { eventually } from "../support/eventually.ts";
 import { grpcurlPath } from "../support/grpcurl.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 
@@ -112,7 +113,7 @@ test("make serve runs the production entry on REDIS_URL until it is told to stop
   } finally {
     await service.stop();
   }
-  await vi.waitFor(() => expect(fetch(service.url)).rejects.toThrow());
+  await eventually(() => expect(fetch(service.url)).rejects.toThrow());
 });
 
 test("links between the documents lead somewhere", () => {

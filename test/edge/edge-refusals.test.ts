@@ -1,11 +1,12 @@
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { Code } from "@connectrpc/connect";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { callerOf, USER } from "../app/clients.ts";
 import { contentTypeOf, errorOf, framed, sendRaw } from "../rpc/raw-call.ts";
 import { drained, expectRefusal, LEAKS, refusalOf } from "../rpc/refusals.ts";
 import { type Wire, wires } from "../rpc/wires.ts";
+import { eventually } from "../support/eventually.ts";
 import { buildEdge, type EdgeBundle, type EdgeWorker, startWorker } from "./worker.ts";
 
 // What the edge refuses before anything of it runs, in real workerd.
@@ -89,7 +90,7 @@ describe("a configuration that cannot be used", () => {
     await fetch(worker.url, { headers: { "x-request-id": "one" } });
     const made = (await fetch(worker.url)).headers.get("x-request-id");
     expect(made).toMatch(/^[\w-]{36}$/);
-    const lines = await vi.waitFor(() => {
+    const lines = await eventually(() => {
       const found = worker.logs().filter(({ msg }) => msg === "request failed");
       expect(found.map((line) => line.request_id)).toEqual(["one", made]);
       return found;

@@ -5,6 +5,7 @@ import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { createMetrics, METRICS, type Metrics } from "../../src/metrics.ts";
+import { eventually } from "../support/eventually.ts";
 
 const TABLE = Object.values(METRICS);
 
@@ -169,7 +170,7 @@ test("a store that hangs holds up no scrape beyond the timeout and is asked once
   await render(metrics);
   expect(count).toHaveBeenCalledTimes(1);
   answer.resolve(2);
-  await vi.waitFor(async () => expect(await render(metrics)).toContain("parley_active_sessions 2"));
+  await eventually(async () => expect(await render(metrics)).toContain("parley_active_sessions 2"));
 });
 
 test("two processes' worth of metrics live beside each other", async () => {

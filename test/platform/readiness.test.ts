@@ -1,5 +1,6 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { NotReady, type ReadinessCheck, type ReadinessMonitor, startReadiness } from "../../src/platform/readiness.ts";
+import { eventually } from "../support/eventually.ts";
 
 const monitors: ReadinessMonitor[] = [];
 
@@ -24,10 +25,10 @@ test("a check required always takes readiness away when it fails and gives it ba
   const monitor = start([store.check]);
   await monitor.checkedOnce;
   store.fail(new NotReady("Redis does not answer"));
-  await vi.waitFor(() => expect(monitor.current().ready).toBe(false));
+  await eventually(() => expect(monitor.current().ready).toBe(false));
   expect(monitor.current().checks.store).toEqual({ ok: false, reason: "Redis does not answer" });
   store.mend();
-  await vi.waitFor(() => expect(monitor.current().ready).toBe(true));
+  await eventually(() => expect(monitor.current().ready).toBe(true));
 });
 
 test("a check required once keeps a process unready until its first success; a later failure is only reported", async () => {
@@ -39,9 +40,9 @@ test("a check required once keeps a process unready until its first success; a l
   expect(monitor.current()).toMatchObject({ ready: false, checks: { store: { ok: true }, model: { ok: false } } });
 
   model.mend();
-  await vi.waitFor(() => expect(monitor.current().ready).toBe(true));
+  await eventually(() => expect(monitor.current().ready).toBe(true));
   model.fail(new NotReady("no endpoint answers"));
-  await vi.waitFor(() => expect(monitor.current().checks.model?.ok).toBe(false));
+  await eventually(() => expect(monitor.current().checks.model?.ok).toBe(false));
   expect(monitor.current()).toMatchObject({ ready: true, checks: { model: { reason: "no endpoint answers" } } });
 });
 
@@ -104,13 +105,13 @@ test("listeners hear of each change once, and not after they have left", async (
   const leave = monitor.onChange(({ ready }) => heard.push(ready));
   await monitor.checkedOnce;
   store.fail(new NotReady("gone"));
-  await vi.waitFor(() => expect(heard).toEqual([true, false]));
+  await eventually(() => expect(heard).toEqual([true, false]));
   const calls = store.calls();
-  await vi.waitFor(() => expect(store.calls()).toBeGreaterThan(calls + 2));
+  await eventually(() => expect(store.calls()).toBeGreaterThan(calls + 2));
   expect(heard).toEqual([true, false]);
   leave();
   store.mend();
-  await vi.waitFor(() => expect(monitor.current().ready).toBe(true));
+  await eventually(() => expect(monitor.current().ready).toBe(true));
   expect(heard).toEqual([true, false]);
 });
 

@@ -6,6 +6,7 @@ import { Failure } from "../../src/failure.ts";
 import { createConsoleLogger } from "../../src/platform/console-logger.ts";
 import { startTracing, type Tracing, traceFacts } from "../../src/platform/tracing.ts";
 import { inAgentSpan, SPAN_ATTRIBUTES, withChatSpans } from "../../src/turns/genai-spans.ts";
+import { eventually } from "../support/eventually.ts";
 import { type OtlpCollector, startOtlpCollector } from "./otlp-collector.ts";
 
 const ORIGIN = { serviceName: "parley", version: "1.2.3", track: "canary" } as const;
@@ -169,7 +170,7 @@ test("a collector that refuses spans fails nothing: what is refused on the way a
   const { lines, logger } = logged();
   const tracing = start({ endpoint: collector.url, env: {}, logger });
   await inAgentSpan(WORK, async () => {});
-  await vi.waitFor(() => expect(lines().map(({ msg }) => msg)).toContain("OpenTelemetry complains"));
+  await eventually(() => expect(lines().map(({ msg }) => msg)).toContain("OpenTelemetry complains"));
   await inAgentSpan(WORK, async () => {});
   await expect(tracing.shutdown()).resolves.toBeUndefined();
   expect(lines().map(({ msg }) => msg)).toContain("the last spans were not sent");

@@ -1,6 +1,6 @@
 import { getEventListeners } from "node:events";
 import type { ServerResponse } from "node:http";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { ModelCallFailure, type ModelMessage } from "../../src/engine/model.ts";
 import { tokenizerFor } from "../../src/engine/tokenizer.ts";
@@ -10,6 +10,7 @@ import type { ModelTransport } from "../../src/providers/model-transport.ts";
 import { createOpenAiProvider } from "../../src/providers/openai-provider.ts";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { createUndiciTransport } from "../../src/providers/undici-transport.ts";
+import { eventually } from "../support/eventually.ts";
 import { beginStream, DONE, deadBaseUrl, event, STOP, startModelServer, textEvent, USAGE } from "./model-server.ts";
 import { outcomeOf, REQUEST } from "./provider-calls.ts";
 
@@ -177,7 +178,7 @@ describe.each([
       });
       const { reply } = await outcomeOf(providerAt(server.baseUrl, { idleTimeoutMs: 60_000 }), { timeoutMs: 60_000 });
       expect(reply).toMatchObject({ text: "Hi", usage: { source: UsageSource.PROVIDER } });
-      await vi.waitFor(() => expect(server.abandoned).toBe(1));
+      await eventually(() => expect(server.abandoned).toBe(1));
     }, 20_000);
 
     test("leaves its connection to the next call, and no listener on the caller's signal", async () => {
@@ -298,7 +299,7 @@ describe.each([
       expect(usage?.completionTokens).toBeLessThanOrEqual(REQUEST.maxOutputTokens);
       expect(calls()).toHaveLength(1);
       if (model.startsWith("sim-stall")) {
-        await vi.waitFor(() => expect(calls()[0]?.state).toBe("closed_by_client"));
+        await eventually(() => expect(calls()[0]?.state).toBe("closed_by_client"));
       }
     });
 
@@ -328,7 +329,7 @@ describe.each([
       });
       const { failure } = await outcomeOf(providerAt(server.baseUrl));
       expect(failure?.reason).toBe("MODEL_UNAVAILABLE");
-      await vi.waitFor(() => expect(server.abandoned).toBe(1));
+      await eventually(() => expect(server.abandoned).toBe(1));
     });
 
     test("(a server that never answers) is given up after the call's time", async () => {
@@ -337,7 +338,7 @@ describe.each([
       expect(failure?.reason).toBe("MODEL_UNAVAILABLE");
       // The request was sent: it may cost.
       expect(usage?.promptTokens).toBeGreaterThan(0);
-      await vi.waitFor(() => expect(server.abandoned).toBe(1));
+      await eventually(() => expect(server.abandoned).toBe(1));
     });
 
     test("(a reply that goes on and on) is given up after the call's time", async () => {
@@ -349,7 +350,7 @@ describe.each([
       const { failure, pieces } = await outcomeOf(providerAt(server.baseUrl), { timeoutMs: 300 });
       expect(failure?.reason).toBe("MODEL_UNAVAILABLE");
       expect(pieces.length).toBeGreaterThan(1);
-      await vi.waitFor(() => expect(server.abandoned).toBe(1));
+      await eventually(() => expect(server.abandoned).toBe(1));
     });
   });
 
@@ -374,7 +375,7 @@ describe.each([
         source: UsageSource.TOKENIZER_ESTIMATE,
       });
       const said = pieces.length;
-      await vi.waitFor(() => expect(calls()[0]?.state).toBe("closed_by_client"));
+      await eventually(() => expect(calls()[0]?.state).toBe("closed_by_client"));
       expect(pieces).toHaveLength(said);
     });
 
@@ -384,7 +385,7 @@ describe.each([
       const { failure } = await outcomeOf(providerAt(server.baseUrl), {}, { signal: stop.signal });
       expect(failure).toBeInstanceOf(ModelCallFailure);
       expect(failure?.reason).toBe("CALL_CANCELLED");
-      await vi.waitFor(() => expect(server.abandoned).toBe(1));
+      await eventually(() => expect(server.abandoned).toBe(1));
     });
 
     test("before it begins is not made", async () => {
@@ -434,10 +435,10 @@ test("a transport that is closed leaves no connection open", async () => {
     idleTimeoutMs: 10_000,
   });
   const call = outcomeOf(provider);
-  await vi.waitFor(() => expect(server.requests).toHaveLength(1));
+  await eventually(() => expect(server.requests).toHaveLength(1));
   await transport.close();
   expect((await call).failure?.reason).toBe("MODEL_UNAVAILABLE");
-  await vi.waitFor(() => expect(server.abandoned).toBe(1));
+  await eventually(() => expect(server.abandoned).toBe(1));
 });
 
 function answer(response: ServerResponse, ...events: string[]): void {

@@ -1,7 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { tokenizerFor } from "../../src/engine/tokenizer.ts";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { scriptFor } from "../../src/providers/simulated-scripts.ts";
+import { eventually } from "../support/eventually.ts";
 
 // The simulated model by itself, through nothing but fetch: what it says on the wire, and what its own books have.
 
@@ -87,7 +88,7 @@ test("its books say so when a client closes the socket", async () => {
   expect(response.status).toBe(200);
   expect(simulated.calls[before]?.state).toBe("open");
   stop.abort();
-  await vi.waitFor(() => expect(simulated.calls[before]?.state).toBe("closed_by_client"));
+  await eventually(() => expect(simulated.calls[before]?.state).toBe("closed_by_client"));
   expect(simulated.calls[before]?.completionTokens).toBeGreaterThan(0);
 });
 
@@ -148,7 +149,7 @@ describe("a fault by the model's name", () => {
       for await (const piece of body ?? []) text += Buffer.from(piece).toString();
       ended = true;
     })().catch(() => undefined);
-    await vi.waitFor(() => expect(text.includes("You")).toBe(speaks));
+    await eventually(() => expect(text.includes("You")).toBe(speaks));
     expect(ended).toBe(false);
     expect(text).not.toContain('finish_reason":"stop');
     stop.abort();

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { ErrorInfoSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnCursorSchema, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
+import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import { contentTypeOf, errorOf, framed, sendRaw } from "./raw-call.ts";
 import { wires } from "./wires.ts";
@@ -62,7 +63,7 @@ describe.each(jsonWires)("on $name", (wire) => {
       expect(error?.findDetails(TurnCursorSchema)).toEqual([]);
       expect(app.simulated.callCount).toBe(calls + 1);
       await vi.waitFor(() => expect(app.simulated.calls.at(-1)?.state).toBe("closed_by_client"), { timeout: 10_000 });
-      await vi.waitFor(() => expect(app.logs.where({ finish_reason: "DEADLINE" }).length).toBeGreaterThan(0));
+      await eventually(() => expect(app.logs.where({ finish_reason: "DEADLINE" }).length).toBeGreaterThan(0));
     });
   });
 });

@@ -17,6 +17,7 @@ import { observeCalls } from "../../src/rpc/call-observer.ts";
 import { type HttpServer, startHttpServer } from "../../src/rpc/http-server.ts";
 import type { RefusedCall } from "../../src/rpc/request-gate.ts";
 import { createRpcHandler } from "../../src/rpc/routes.ts";
+import { eventually } from "../support/eventually.ts";
 import { envelopes, type RawAnswer, sendRaw } from "./raw-call.ts";
 
 // Plain gRPC is served on streams, without Connect's handler. Each case runs on both, and they must not be told apart.
@@ -220,7 +221,7 @@ describe.each(["Chat", "StreamChat"])("%s", (rpc) => {
     const answers = [];
     for (const name of NAMES) {
       const answer = await send(name, rpc, headers, body(behaviour));
-      await vi.waitFor(() => expect(ended.length + refused.length).toBe(1));
+      await eventually(() => expect(ended.length + refused.length).toBe(1));
       const told = [
         ...ended.map(({ code }) => code),
         ...refused.map(({ call }) => [call.rpc, call.requestId, call.error.message]),
@@ -277,12 +278,12 @@ describe.each(["Chat", "StreamChat"])("%s", (rpc) => {
       const stream = client.request({ ":method": "POST", ":path": `/parley.chat.v1.ChatService/${rpc}`, ...HEADERS });
       stream.on("error", () => undefined);
       stream.end(body("late"));
-      await vi.waitFor(() => expect(signals).toHaveLength(1));
+      await eventually(() => expect(signals).toHaveLength(1));
       stream.close(http2.constants.NGHTTP2_CANCEL);
-      await vi.waitFor(() => expect(ended).toEqual([{ server: name, code: "canceled" }]));
+      await eventually(() => expect(ended).toEqual([{ server: name, code: "canceled" }]));
       expect(signals[0]?.signal.reason).toMatchObject({ code: Code.Canceled });
       await send(name, rpc, {}, body("three"));
-      await vi.waitFor(() => expect(signals[1]?.signal.aborted).toBe(true));
+      await eventually(() => expect(signals[1]?.signal.aborted).toBe(true));
       client.close();
     }
   });
@@ -316,9 +317,9 @@ describe.each(["Chat", "StreamChat"])("%s", (rpc) => {
       const stream = client.request({ ":method": "POST", ":path": `/parley.chat.v1.ChatService/${rpc}`, ...HEADERS });
       stream.on("error", () => undefined);
       stream.end(body("late"));
-      await vi.waitFor(() => expect(signals).toHaveLength(1));
+      await eventually(() => expect(signals).toHaveLength(1));
       client.destroy();
-      await vi.waitFor(() => expect(signals[0]?.signal.aborted).toBe(true));
+      await eventually(() => expect(signals[0]?.signal.aborted).toBe(true));
     }
   });
 });
@@ -351,7 +352,7 @@ test("a message that cannot be written ends its stream, and the handler behind i
     unwound = 0;
     const answer = await send(name, "StreamChat", {}, body("unwritable"));
     expect(findTrailerError(answer.trailer)?.code).toBe(Code.Internal);
-    await vi.waitFor(() => expect(unwound).toBe(1));
+    await eventually(() => expect(unwound).toBe(1));
     expect(ended).toHaveLength(1);
   }
 });

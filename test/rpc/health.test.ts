@@ -7,6 +7,7 @@ import {
   HealthCheckResponse_ServingStatus as Status,
 } from "../../gen/grpc/health/v1/health_pb.js";
 import { startSimulatedModel } from "../../src/providers/simulated-model.ts";
+import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestApp, type TestAppOptions } from "../support/parley-app.ts";
 import { startRedisServer } from "../support/redis-server.ts";
 import { expectRefusal, refusalOf } from "./refusals.ts";
@@ -121,7 +122,7 @@ test("a store that goes and comes back is told to Check and to those who watch, 
 test("a service that goes away tells those who watch, ends their streams and does not wait for them", async () => {
   const app = await start();
   const { statuses, end } = watched(healthOf(grpc.transport(app.url)).watch({ service: "" }));
-  await vi.waitFor(() => expect(statuses).toEqual([Status.SERVING]));
+  await eventually(() => expect(statuses).toEqual([Status.SERVING]));
   await app.close();
   expect(statuses).toEqual([Status.SERVING, Status.NOT_SERVING]);
   expectRefusal((await refusalOf(end.then((error) => Promise.reject(error)))) as never, {

@@ -4,6 +4,7 @@ import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { startTracing, type Tracing } from "../../src/platform/tracing.ts";
 import { type OtlpCollector, startOtlpCollector } from "../platform/otlp-collector.ts";
+import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import { contentTypeOf, framed, sendRaw } from "./raw-call.ts";
 import { drained, refusalOf } from "./refusals.ts";
@@ -43,7 +44,7 @@ describe.each(wires)("on $name", (wire) => {
     await drained(chat.streamChat({ message: "hello", userId: "u1" }, { headers, onHeader }));
     const refusal = await refusalOf(sessions.getSession({ sessionId: "nobody-s" }, { headers }));
     expect([...seen, refusal.metadata.get("x-request-id")]).toEqual([requestId, requestId, requestId]);
-    await vi.waitFor(() =>
+    await eventually(() =>
       expect(app.logs.where({ request_id: requestId }).map(({ rpc, code }) => `${rpc} ${code}`)).toEqual([
         "Chat ok",
         "StreamChat ok",
@@ -76,7 +77,7 @@ test("an RPC's line has the ids of its request, session, turn and trace, and so 
   const { sessionId, turnId } = await chat.chat({ message: "hello", userId: "u1" }, { headers });
   const trace = "0af7651916cd43dd8448eb211c80319c";
   const ids = { session_id: sessionId, turn_id: turnId, trace_id: trace };
-  await vi.waitFor(() => {
+  await eventually(() => {
     expect(app.logs.where({ request_id: "ids-1", msg: "rpc ended", ...ids })).toHaveLength(1);
     expect(app.logs.where({ msg: "turn ended", ...ids })).toHaveLength(1);
   });
@@ -95,7 +96,7 @@ test("reads and changes of a session have its id in their lines, refused ones th
   await refusalOf(chat.chat({ sessionId: "nobody-s", message: "hello", userId: "u1" }, { headers }));
   await refusalOf(sessions.getSession({ sessionId: "not an id" }, { headers }));
   const lines = () => app.logs.where({ request_id: "ids-2" }).map(({ rpc, session_id }) => [rpc, session_id]);
-  await vi.waitFor(() =>
+  await eventually(() =>
     expect(lines()).toEqual([
       ["CreateSession", sessionId],
       ["GetSession", sessionId],
@@ -154,7 +155,7 @@ test("a client that goes away amid a stream is counted once, as cancelled, and i
       );
       expect((await reading).code).toBe(Code.Canceled);
     }
-    await vi.waitFor(() => expect(slow.logs.where({ rpc: "StreamChat" })).toHaveLength(wires.length));
+    await eventually(() => expect(slow.logs.where({ rpc: "StreamChat" })).toHaveLength(wires.length));
     const codes = slow.logs.where({ rpc: "StreamChat" }).map(({ level, code }) => `${level} ${code}`);
     expect(new Set(codes)).toEqual(new Set(["info canceled"]));
   } finally {

@@ -3,6 +3,7 @@ import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { QuotaFailureSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestAppOptions } from "../support/parley-app.ts";
 import { drained, expectRefusal, refusalOf } from "./refusals.ts";
 import { wires } from "./wires.ts";
@@ -76,7 +77,7 @@ test("the 17th turn that would wait for a session is refused, and the 16 before 
   const stop = new AbortController();
   const waiting = async () => Number(/^parley_turns_queued\{.*\} (\d+)$/m.exec(await app.metrics())?.[1] ?? Number.NaN);
   const calls = [chat.chat(request, { signal: stop.signal })];
-  await vi.waitFor(() => expect(app.simulated.callCount).toBe(1));
+  await eventually(() => expect(app.simulated.callCount).toBe(1));
   for (let turn = 1; turn <= 16; turn++) calls.push(chat.chat(request, { signal: stop.signal }));
   const ends = Promise.allSettled(calls);
   await vi.waitFor(async () => expect(await waiting()).toBe(16), 10_000);

@@ -3,10 +3,11 @@ import * as http2 from "node:http2";
 import * as https from "node:https";
 import * as net from "node:net";
 import * as tls from "node:tls";
-import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type TlsFiles, watchTlsFiles } from "../../src/platform/tls-files.ts";
 import { type HttpServer, startHttpServer } from "../../src/rpc/http-server.ts";
 import { makeCertificate } from "../support/certificate.ts";
+import { eventually } from "../support/eventually.ts";
 
 type Pair = Awaited<ReturnType<typeof makeCertificate>>;
 
@@ -112,7 +113,7 @@ describe("a port with a certificate", () => {
     const session = http2.connect(server.url, { ca: first.cert });
     await once(session, "connect");
     disk = { cert: second.cert, key: second.key };
-    await vi.waitFor(async () => expect((await shown()).name).toBe("second"));
+    await eventually(async () => expect((await shown()).name).toBe("second"));
     expect(await overH2(second.cert)).toBe("HTTP/2.0");
     await expect(overH2(first.cert)).rejects.toThrow();
     const stream = session.request({ ":path": "/" });
@@ -125,14 +126,14 @@ describe("a port with a certificate", () => {
 
   it("keeps the old one while the new pair does not fit together, and says so once", async () => {
     disk = { cert: second.cert, key: first.key };
-    await vi.waitFor(() => expect(problems).toHaveLength(1));
+    await eventually(() => expect(problems).toHaveLength(1));
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(problems).toHaveLength(1);
     expect((await shown()).name).toBe("first");
     disk = {};
-    await vi.waitFor(() => expect(problems).toHaveLength(2));
+    await eventually(() => expect(problems).toHaveLength(2));
     disk = { cert: second.cert, key: second.key };
-    await vi.waitFor(async () => expect((await shown()).name).toBe("second"));
+    await eventually(async () => expect((await shown()).name).toBe("second"));
   });
 
   it("closes though somebody is in the middle of a handshake", async () => {

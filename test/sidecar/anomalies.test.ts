@@ -18,6 +18,7 @@ import { createRedisAccountStore } from "../../src/accounts/redis-account-store.
 import type { LogFacts, Logger } from "../../src/platform/logger-port.ts";
 import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
+import { eventually } from "../support/eventually.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { startTestSidecar } from "./started-sidecar.ts";
 
@@ -117,7 +118,7 @@ describe.each([
     const lines: LogFacts[] = [];
     const started = await startTestSidecar({ accounts, rollups, env, logger: noting(lines) });
     onTestFinished(() => started.sidecar.close());
-    await vi.waitFor(async () => expect(await rollups.standing(tenant)).toEqual({ pending: 0, lagMs: 0 }));
+    await eventually(async () => expect(await rollups.standing(tenant)).toEqual({ pending: 0, lagMs: 0 }));
     const anomalies = async () =>
       (await rollups.anomalies(tenant))
         .map(({ kind, subject, sessionId }) => `${kind} ${subject.scope} ${subject.id}, look at ${sessionId}`)
@@ -134,8 +135,8 @@ describe.each([
       }
     }
     const { anomalies, lines, metrics } = await told();
-    await vi.waitFor(async () => expect(await anomalies()).toEqual(["token_burst user ann, look at ann-now"]));
-    await vi.waitFor(() => expect(lines).toHaveLength(1));
+    await eventually(async () => expect(await anomalies()).toEqual(["token_burst user ann, look at ann-now"]));
+    await eventually(() => expect(lines).toHaveLength(1));
     expect(lines).toMatchObject([
       { tenant, kind: "token_burst", scope: "user", scope_id: "ann", session_id: "ann-now", value: expect.any(Number) },
     ]);
@@ -147,7 +148,7 @@ describe.each([
   it("are bursts above the ceiling of those without a history, by user and by session", async () => {
     await spend({ userId: "new", sessionId: "s-new", promptTokens: 260_000n });
     const { anomalies } = await told();
-    await vi.waitFor(async () =>
+    await eventually(async () =>
       expect(await anomalies()).toEqual([
         "token_burst session s-new, look at s-new",
         "token_burst user new, look at s-new",
@@ -163,7 +164,7 @@ describe.each([
       await spend({ userId: "eve", sessionId: "small", promptTokens: BigInt(step * 100), completionTokens: 1n });
     }
     const { anomalies } = await told();
-    await vi.waitFor(async () => expect(await anomalies()).toEqual(["prompt_growth session growing, look at growing"]));
+    await eventually(async () => expect(await anomalies()).toEqual(["prompt_growth session growing, look at growing"]));
   });
 
   it("are turns that call the model in a loop, against the user's own turns", async () => {
@@ -178,21 +179,21 @@ describe.each([
       await spend({ userId: "bob", sessionId: "bob-loop", turnId: "usual" });
     }
     const { anomalies } = await told();
-    await vi.waitFor(async () => expect(await anomalies()).toEqual(["call_loop user ann, look at ann-loop"]));
+    await eventually(async () => expect(await anomalies()).toEqual(["call_loop user ann, look at ann-loop"]));
   });
 
   it("are those of whatever names users, sessions and turns have", async () => {
     const userId = 'a/b "c" \u{1f642}: d';
     for (let step = 0; step < 30; step += 1) await spend({ userId, sessionId: "x/y", turnId: "default/x/y" });
     const { anomalies } = await told();
-    await vi.waitFor(async () => expect(await anomalies()).toEqual([`call_loop user ${userId}, look at x/y`]));
+    await eventually(async () => expect(await anomalies()).toEqual([`call_loop user ${userId}, look at x/y`]));
   });
 
   it("are told of by another sidecar where the one that read the rows died at once", async () => {
     await spend({ userId: "", sessionId: "s-new", promptTokens: 260_000n });
     expect((await rollups.apply(tenant, await rollups.take(tenant, 10))).suspicious).toBe(true);
     const { anomalies } = await told();
-    await vi.waitFor(async () => expect(await anomalies()).toEqual(["token_burst session s-new, look at s-new"]));
+    await eventually(async () => expect(await anomalies()).toEqual(["token_burst session s-new, look at s-new"]));
   });
 
   it("are found though the sidecar that read the first half is gone, and told of once by two", async () => {
@@ -202,8 +203,8 @@ describe.each([
     expect(await first.anomalies()).toEqual([]);
     const second = await told();
     for (let part = 0; part < 3; part += 1) await spend({ userId: "ann", sessionId: "now", promptTokens: 10_000n });
-    await vi.waitFor(async () => expect(await first.anomalies()).toEqual(["token_burst user ann, look at now"]));
-    await vi.waitFor(() => expect([...first.lines, ...second.lines]).toHaveLength(1));
+    await eventually(async () => expect(await first.anomalies()).toEqual(["token_burst user ann, look at now"]));
+    await eventually(() => expect([...first.lines, ...second.lines]).toHaveLength(1));
   });
 
   it("are posted to Alertmanager, again where it did not take them", async () => {
@@ -225,10 +226,10 @@ describe.each([
       ALERT_RUNBOOK_URL: "https://runbooks.example.com/",
     };
     await told(env);
-    await vi.waitFor(() => expect(posts).toHaveLength(1));
+    await eventually(() => expect(posts).toHaveLength(1));
     refuses = false;
     await told(env);
-    await vi.waitFor(() => expect(posts).toHaveLength(2));
+    await eventually(() => expect(posts).toHaveLength(2));
     for (const { path, alerts } of posts) {
       expect(path).toBe("/alerts/api/v2/alerts");
       expect(alerts).toEqual([
@@ -266,7 +267,7 @@ test("an anomaly that is posted has the labels of the rule of its name, and the 
   await accounts.settle(settled("c1", { tenant, promptTokens: 260_000n, holdTime: timestampFromMs(Date.now()) }));
   const { sidecar } = await startTestSidecar({ accounts, rollups, env: { ALERTMANAGER_URL: url } });
   onTestFinished(() => sidecar.close());
-  const posted = await vi.waitFor(async () => {
+  const posted = await eventually(async () => {
     const [first] = (await (await fetch(`${url}/api/v2/alerts`)).json()) as PostedAlert[];
     if (first === undefined) throw new Error("nothing was posted");
     return first;

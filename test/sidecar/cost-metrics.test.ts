@@ -12,6 +12,7 @@ import { createMemoryAccountStore } from "../../src/accounts/memory-account-stor
 import { Failure } from "../../src/failure.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { call, settled } from "../accounts/calls.ts";
+import { eventually } from "../support/eventually.ts";
 import { applyAll } from "./rollup-sums.ts";
 import { startTestSidecar } from "./started-sidecar.ts";
 
@@ -151,7 +152,7 @@ describe("what a sidecar says of accounts", () => {
     // One of them was applied before this sidecar began.
     await rollups.apply(tenant, await rollups.take(tenant, 1));
     const started = await startTestSidecar({ accounts, rollups });
-    await vi.waitFor(async () => expect(await rollups.standing(tenant)).toMatchObject({ pending: 0 }));
+    await eventually(async () => expect(await rollups.standing(tenant)).toMatchObject({ pending: 0 }));
     const lines = (await started.metrics()).split("\n");
     const value = (start: string): string | undefined =>
       lines
@@ -159,7 +160,7 @@ describe("what a sidecar says of accounts", () => {
         ?.split(" ")
         .at(-1);
     const budget = 'tenant="acme",scope="user",scope_id="ann",period="day",dry_run="false"';
-    await vi.waitFor(async () =>
+    await eventually(async () =>
       expect((await started.metrics()).includes('parley_rollup_cost_usd{tenant="acme",')).toBe(true),
     );
     expect({
@@ -237,7 +238,7 @@ describe("what a sidecar says of accounts", () => {
     expect(await lag()).toBeGreaterThan(first);
     hangs = false;
     over.resolve();
-    await vi.waitFor(async () => expect(await lag()).toBe(0));
+    await eventually(async () => expect(await lag()).toBe(0));
     await started.sidecar.close();
   });
 
@@ -262,7 +263,7 @@ describe("what a sidecar says of accounts", () => {
       logger,
       everyMs: 10,
     });
-    await vi.waitFor(async () =>
+    await eventually(async () =>
       expect(await read()).toMatchObject({
         'parley_cost_usd_total{tenant="acme",team="red",use_case="help",model="gpt-4",type="total",version="0.3.0"}': 0,
         parley_ledger_lag_seconds: 0,
@@ -270,9 +271,9 @@ describe("what a sidecar says of accounts", () => {
       }),
     );
     fails = true;
-    await vi.waitFor(async () => expect((await read()).parley_ledger_lag_seconds).toBeGreaterThan(0.05));
+    await eventually(async () => expect((await read()).parley_ledger_lag_seconds).toBeGreaterThan(0.05));
     fails = false;
-    await vi.waitFor(async () => expect((await read()).parley_ledger_lag_seconds).toBe(0));
+    await eventually(async () => expect((await read()).parley_ledger_lag_seconds).toBe(0));
     await watch.stop();
   });
 });

@@ -5,6 +5,7 @@ import { periodOf } from "../../src/accounts/budget-periods.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
 import { connectRedis } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
+import { eventually } from "../support/eventually.ts";
 import { startRedisServer } from "../support/redis-server.ts";
 import { type SidecarProcess, startSidecarProcess } from "../support/sidecar-process.ts";
 import { checkRollups, countedBy, riseOf, rolledUp } from "./rollup-sums.ts";
@@ -55,7 +56,7 @@ test("two sidecar processes, killed at random amid the work and replaced: rollup
   const texts = () => Promise.all(running.map(async ({ opsUrl }) => (await fetch(`${opsUrl}/metrics`)).text()));
   /** The counters of the two that live, once they have told themselves of their last batch. */
   const counted = async (atLeastRows: number) => {
-    const shown = await vi.waitFor(async () => {
+    const shown = await eventually(async () => {
       const all = await texts();
       expect(rowsApplied(all)).toBeGreaterThanOrEqual(atLeastRows);
       return all;

@@ -10,6 +10,7 @@ import { createRedisAccountStore } from "../../src/accounts/redis-account-store.
 import { createLogger } from "../../src/platform/logger.ts";
 import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
+import { eventually } from "../support/eventually.ts";
 import { startLyingClock } from "../support/lying-clock.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { repeated } from "../support/repeated.ts";
@@ -110,7 +111,7 @@ async function checkAll(): Promise<void> {
   const { rows } = await checkRollups(rollups, accounts, tenant);
   expect(rows).toBeGreaterThan(100);
   // A sidecar is told after the script, so that the last telling may be under way.
-  await vi.waitFor(() => expect(told).toHaveLength(rows));
+  await eventually(() => expect(told).toHaveLength(rows));
   expect(new Set(told).size).toBe(rows);
   await checkCounters(rollups, [periodOf("month", Date.now()).startMs]);
 }

@@ -8,6 +8,7 @@ import { accountKeys, sessionKeys, TENANTS_KEY } from "../../src/store/redis-key
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { encodeRecord } from "../../src/store/stored-formats.ts";
 import type { Store } from "../../src/turns/ports.ts";
+import { eventually } from "../support/eventually.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { begin, beginAndCommit, commit, entries, expectFailure, newTurn } from "./store-contract.ts";
 
@@ -154,7 +155,7 @@ describe("what a turn costs", () => {
       await store.createSession({ tenant, sessionId, userId: "ann", version: "1" });
       for (let made = 0; made < messages; made += 50) await beginAndCommit(store, sessionId, Array(50).fill(text));
       // What has ended leaves the list of leases a moment later.
-      await vi.waitFor(async () => expect(await redis.zcard(accountKeys(tenant).leases)).toBe(0));
+      await eventually(async () => expect(await redis.zcard(accountKeys(tenant).leases)).toBe(0));
       const turns = 20;
       const before = { bytes: await netBytes(), commands: await commandsRun() };
       for (let index = 0; index < turns; index += 1) {

@@ -18,6 +18,7 @@ import {
   type TurnCommit,
 } from "../../src/turns/ports.ts";
 import { newTurnRef } from "../../src/turns/turn-id.ts";
+import { eventually } from "../support/eventually.ts";
 
 /** What a contract run needs of an adapter. */
 export interface StoreSubject {
@@ -131,7 +132,7 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         for (const sessionId of ["s1", "s2", "s3"]) await makeSession(store, sessionId);
         const [first, second] = await store.listSessions({ tenant, userId: "ann", limit: 2 });
         await store.deleteSession({ tenant, sessionId: "s2" });
-        const remade = await vi.waitFor(async () => {
+        const remade = await eventually(async () => {
           const session = await makeSession(store, "s2");
           if (ms(session.createTime) > ms(first?.createTime)) return session;
           await store.deleteSession({ tenant, sessionId: "s2" });
@@ -217,7 +218,7 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
       it("is prolonged by a turn and by a lease that is renewed", async () => {
         const short = await open({ ttlMs: 1_500, leaseMs: 5_000 });
         const made = await makeSession(short, "s1");
-        await vi.waitFor(() => expect(Date.now()).toBeGreaterThan(ms(made.createTime) + 50));
+        await eventually(() => expect(Date.now()).toBeGreaterThan(ms(made.createTime) + 50));
         const { lease } = await begin(short, newTurn("s1"));
         const begun = await short.getSession(lease);
         expect(ms(begun?.expireTime)).toBeGreaterThan(ms(made.expireTime));

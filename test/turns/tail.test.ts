@@ -6,6 +6,7 @@ import { Failure } from "../../src/failure.ts";
 import type { TurnStore } from "../../src/turns/ports.ts";
 import { type TailItem, tailTurn } from "../../src/turns/tail.ts";
 import { logEntry } from "../../src/turns/turn-log-writer.ts";
+import { eventually } from "../support/eventually.ts";
 
 const ref = { tenant: "default", sessionId: "s1", turnId: "t1" };
 
@@ -233,7 +234,7 @@ describe("the reader of a turn's log", () => {
       const { reading, lose, log } = start(new Failure("LEASE_LOST"), entries(2, 2));
       await tick();
       lose();
-      await vi.waitFor(() => expect(log.reads).toEqual([1n]));
+      await eventually(() => expect(log.reads).toEqual([1n]));
       const added = entries(3, 5, 5);
       log.append(added);
       log.publish(added.slice(1));

@@ -3,6 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { TurnStep } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import { createTurnLogWriter } from "../../src/turns/turn-log-writer.ts";
+import { eventually } from "../support/eventually.ts";
 
 const delta = (agent: string, text: string) => ({ case: "textDelta", value: { agent, text } }) as const;
 const textOf = (entries: readonly TurnLogEntry[], agent: string) =>
@@ -54,7 +55,7 @@ describe("the writer of a turn's log", () => {
       onError: (error) => expect.unreachable(String(error)),
     });
     for (const text of ["one ", "event ", "only"]) writer.emit(delta("a", text));
-    await vi.waitFor(() => expect(appended).toHaveLength(1));
+    await eventually(() => expect(appended).toHaveLength(1));
     expect(appended[0]).toHaveLength(1);
     expect(textOf(appended[0] ?? [], "a")).toBe("one event only");
   });
@@ -97,7 +98,7 @@ describe("the writer of a turn's log", () => {
       onError: (error) => errors.push(error),
     });
     writer.emit(delta("a", "x"));
-    await vi.waitFor(() => expect(errors).toHaveLength(1));
+    await eventually(() => expect(errors).toHaveLength(1));
     writer.emit(delta("a", "y"));
     expect(await writer.finish()).toEqual([]);
     expect(appends).toBe(1);

@@ -11,6 +11,7 @@ import { NO_USAGE, type Store } from "../../src/turns/ports.ts";
 import { NO_PAST } from "../../src/turns/turn-journal.ts";
 import { type RunningTurn, TurnRunner } from "../../src/turns/turn-runner.ts";
 import { begin, newTurn } from "../store/store-contract.ts";
+import { eventually } from "../support/eventually.ts";
 
 // How a process holds on to its turns, and lets go of them.
 
@@ -109,8 +110,8 @@ describe("a runner that drains", () => {
     const draining = runner.drain(60_000).then(drained);
     const second = await start("s2");
     answer("s1");
-    await vi.waitFor(async () => expect(await ended(first)).toBe(true));
-    await vi.waitFor(() => expect(runner.inFlight).toBe(1));
+    await eventually(async () => expect(await ended(first)).toBe(true));
+    await eventually(() => expect(runner.inFlight).toBe(1));
     expect(drained).not.toHaveBeenCalled();
     answer("s2");
     await draining;
@@ -127,6 +128,6 @@ describe("a runner that drains", () => {
       expect(turn.lost.reason).toMatchObject({ reason: "DRAINING" });
       expect(await ended(turn)).toBe(false);
     }
-    await vi.waitFor(() => expect(runner.inFlight).toBe(0));
+    await eventually(() => expect(runner.inFlight).toBe(0));
   });
 });
