@@ -1,6 +1,6 @@
 # make run: try it.  make demo-costs: see what a bill looks like.  make test: check it.
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
-# make test-image: build the Dockerfile for real.
+# make test-chart: the chart and the release gate.  make test-image: build the Dockerfile for real.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -11,7 +11,7 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs serve test test-image soak bench install tools console check
+.PHONY: run demo-costs serve test test-chart test-image soak bench install tools chart-tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -24,6 +24,10 @@ serve: install console
 
 test: install tools console
 	vitest run
+
+# The chart and the release gate, with Helm, kubeconform, Prometheus and Alertmanager.
+test-chart: install chart-tools
+	vitest run --config vitest.chart.config.ts
 
 # The Dockerfile built for real, as root, without Docker; a cold build takes some minutes.
 test-image: install
@@ -66,6 +70,13 @@ tools: install
 	@$(call need,amtool,prometheus-alertmanager)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts
+
+chart-tools: install
+	@$(call need,go,golang-go)
+	@$(call need,promtool,prometheus)
+	@$(call need,amtool,prometheus-alertmanager)
+	@node test/support/helm.ts
+	@node test/support/kubernetes-schemas.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

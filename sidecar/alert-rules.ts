@@ -139,10 +139,13 @@ export function renderRules({
   alerts,
   recordings,
   runbookUrl,
+  group = "parley",
 }: {
   readonly alerts: readonly AlertRule[];
   readonly recordings: readonly RecordingRule[];
   readonly runbookUrl: string;
+  /** Begins the groups' names. */
+  readonly group?: string;
 }): string {
   const rules = alerts.map(({ alert, expr, for: wait, severity, labels, summary, description }) => ({
     alert,
@@ -152,9 +155,9 @@ export function renderRules({
     annotations: { summary, description, runbook_url: `${runbookUrl}/${alert}.md` },
   }));
   const groups = [
-    { name: "parley-recordings", rules: recordings },
-    { name: "parley-alerts", rules },
-  ];
+    { name: `${group}-recordings`, rules: recordings },
+    { name: `${group}-alerts`, rules },
+  ].filter((one) => one.rules.length > 0);
   return stringify({ groups }, { lineWidth: 0, aliasDuplicateObjects: false });
 }
 
