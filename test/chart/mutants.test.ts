@@ -274,8 +274,8 @@ const MUTANTS: readonly Mutant[] = [
   {
     name: "root",
     file: "_pod.tpl",
-    from: "    runAsUser: 65532",
-    to: "    runAsUser: 0",
+    from: "  runAsUser: 65532",
+    to: "  runAsUser: 0",
     found: "containers are not root",
   },
   {
