@@ -14,14 +14,15 @@ export async function startExporter(text: () => string): Promise<{ readonly addr
   return { address: `127.0.0.1:${portOf(server)}`, close: () => closed(server) };
 }
 
-/** A real Prometheus that scrapes the targets twice a second, with an empty store. */
+/** A real Prometheus that scrapes the targets twice a second, with an empty store. `labels`: what each series gets. */
 export async function startPrometheus(
   targets: readonly string[],
+  labels: Readonly<Record<string, string>> = {},
 ): Promise<{ readonly url: string; close(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), "parley-prometheus-"));
   const config = {
     global: { scrape_interval: "500ms", scrape_timeout: "500ms" },
-    scrape_configs: [{ job_name: "parley", honor_labels: true, static_configs: [{ targets }] }],
+    scrape_configs: [{ job_name: "parley", honor_labels: true, static_configs: [{ targets, labels }] }],
   };
   // JSON is YAML.
   await writeFile(join(folder, "prometheus.yml"), JSON.stringify(config));
