@@ -5,6 +5,7 @@ import { promisify } from "node:util";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { expect } from "vitest";
+import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
 import { type Caller, expectWhole, finishOf, persist, type TurnResponse } from "../app/clients.ts";
@@ -85,11 +86,11 @@ export async function expectBillEqual(mesh: Mesh): Promise<void> {
   };
   let last: unknown;
   await until("the ledger to have what the provider has", async () => {
-    const { rows } = await usage.queryUsage({}, { headers });
+    const { groups } = await usage.queryUsage({}, { headers });
     last = {
-      calls: rows.reduce((sum, row) => sum + row.calls, 0n),
-      prompt: rows.reduce((sum, row) => sum + row.promptTokens, 0n),
-      completion: rows.reduce((sum, row) => sum + row.completionTokens, 0n),
+      calls: groups.reduce((sum, row) => sum + row.calls, 0n),
+      prompt: groups.reduce((sum, row) => sum + row.promptTokens, 0n),
+      completion: groups.reduce((sum, row) => sum + row.completionTokens, 0n),
     };
     return JSON.stringify(last, text) === JSON.stringify(wanted, text);
   }).catch(() => expect(last).toEqual(wanted));
@@ -131,10 +132,10 @@ export async function checkEjection(mesh: Mesh): Promise<void> {
   const ejections = () => mesh.istio.counter(/outbound.8080.stable.*outlier_detection\.ejections_enforced_total$/);
   const before = await ejections();
   const transport = createGrpcTransport({ baseUrl: mesh.istio.url });
-  const unknown = { ...UsageService, typeName: "parley.chat.v1.NoService" } as typeof UsageService;
+  const unknown = { ...ChatService.method.getTurn, name: "NoMethod" };
   const mistake = async (): Promise<void> => {
-    const error = await createClient(unknown, transport)
-      .listPrices({})
+    const error = await transport
+      .unary(unknown, undefined, undefined, undefined, {})
       .catch((thrown: unknown) => thrown);
     expect(ConnectError.from(error).code).toBe(Code.Unimplemented);
   };
@@ -202,13 +203,17 @@ export async function askGate(
         (output) => ({ code: 0, ...output }),
         (error) => error,
       );
+    let last = "";
     await until("Prometheus to have every turn and a value for every condition", async () => {
       const { stdout } = await gate("--json");
+      last = stdout;
       const { turns, conditions } = JSON.parse(stdout) as {
         turns: { canary: number };
         conditions: { canary?: number }[];
       };
       return Math.round(turns.canary) === canaryTurns && conditions.every(({ canary }) => canary !== undefined);
+    }).catch((error: unknown) => {
+      throw new Error(`the gate says no more than ${last}`, { cause: error });
     });
     const { code, stdout } = await gate();
     return { code, output: stdout };
