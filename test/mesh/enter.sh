@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs a command where the mesh test's network is: a network namespace of its own, from which nothing leaves the machine,
-# with the bridge that the pods hang on; and with mounts of its own, so that names of hosts and of namespaces are its own too.
+# with the bridge that the pods hang on; with mounts of its own, so that names of hosts and of namespaces are its own too; and
+# with processes of its own, which end with the command.
 # Needs root. test/mesh/enter.sh vitest run --config vitest.mesh.config.ts
 set -euo pipefail
 if [ "${PARLEY_MESH:-}" != inside ]; then
   export PARLEY_MESH=inside
-  exec unshare --net --mount --propagation private "$0" "$@"
+  exec unshare --net --mount --propagation private --pid --fork --kill-child --mount-proc "$0" "$@"
 fi
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns

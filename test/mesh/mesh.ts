@@ -186,6 +186,13 @@ async function untilRouted({
   istio: Istio;
   podsOf(track: string): readonly RunningPod[];
 }): Promise<void> {
+  await until("the node to hear of pods that shall go", async () => {
+    const leaving = (await api.list("/api/v1/namespaces/chat/pods")).filter(
+      ({ metadata }) => metadata.deletionTimestamp !== undefined,
+    );
+    const serving = new Set(["stable", "canary"].flatMap((track) => podsOf(track).map(({ name }) => name)));
+    return leaving.every(({ metadata }) => !serving.has(metadata.name));
+  });
   const { spec } = await api.get("/apis/networking.istio.io/v1/namespaces/chat/virtualservices/parley");
   const ofGateway = (route: Manifest): boolean =>
     route.match?.every(({ gateways }: Manifest) => gateways !== undefined && !gateways.includes("chat/edge")) !== true;
