@@ -1,5 +1,6 @@
 # make run: try it.  make demo-costs: see what a bill looks like.  make test: check it.
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
+# make draw-dashboards: see both Grafana dashboards of that without Grafana.
 # make test-chart: the chart and the release gate.  make test-mesh: the chart in a mesh.  make test-image: build the Dockerfile for real.
 
 SHELL := /bin/bash
@@ -11,13 +12,17 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs serve test test-chart test-mesh test-image soak bench install tools chart-tools mesh-tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh test-image soak bench install tools chart-tools mesh-tools console check
 
 run: install console
 	@exec node standalone/main.ts
 
 demo-costs: install console
 	@exec node standalone/demo-costs.ts
+
+# Pages and pictures in .cache/dashboards, or in FOLDER.
+draw-dashboards: install tools console
+	@exec node test/dashboards/draw.ts $(FOLDER)
 
 serve: install console
 	@exec node src/main.ts

@@ -137,7 +137,7 @@ function sidecarRows({ sidecar }: Measured): Row[] {
     { figure: "ledger rows/s that one sidecar applies", value: rowsPerSecond.toFixed(0) },
     {
       figure: "the ledger's lag at full load, median and most",
-      value: `${lagSeconds.median.toFixed(1)} s, ${lagSeconds.most.toFixed(1)} s`,
+      value: `${lagSeconds.median.toFixed(2)} s, ${lagSeconds.most.toFixed(2)} s`,
     },
     { figure: "streams/s beside a sidecar ÷ without one, as fast as they come", value: streamsBeside.toFixed(2) },
   ];

@@ -22,6 +22,26 @@ export interface AlertRule {
   readonly description: string;
 }
 
+/**
+ * A user or a session that does not spend as it did. The rule of this name fires by the count; the sidecars post the alert itself, with
+ * the session to look at. Routes and inhibitions must take both alike.
+ */
+export const COST_ANOMALY = {
+  alert: "ParleyCostAnomaly",
+  severity: "warning",
+  labels: { kind: "anomaly" },
+} as const satisfies Pick<AlertRule, "alert" | "severity" | "labels">;
+
+/** Labels of every alert, whoever raises it. Prometheus adds the `namespace` of its targets. */
+export function alertLabels({ severity, labels }: Pick<AlertRule, "severity" | "labels">): Record<string, string> {
+  return { severity, service: "parley", ...labels };
+}
+
+/** Where an alert's runbook is. */
+export function runbookOf({ alert }: Pick<AlertRule, "alert">, runbookUrl: string): string {
+  return `${runbookUrl}/${alert}.md`;
+}
+
 /** A number that is computed once and read by alerts and dashboards. */
 export interface RecordingRule {
   readonly record: string;
@@ -147,12 +167,16 @@ export function renderRules({
   /** Begins the groups' names. */
   readonly group?: string;
 }): string {
-  const rules = alerts.map(({ alert, expr, for: wait, severity, labels, summary, description }) => ({
-    alert,
-    expr,
-    for: wait,
-    labels: { severity, service: "parley", ...labels },
-    annotations: { summary, description, runbook_url: `${runbookUrl}/${alert}.md` },
+  const rules = alerts.map((rule) => ({
+    alert: rule.alert,
+    expr: rule.expr,
+    for: rule.for,
+    labels: alertLabels(rule),
+    annotations: {
+      summary: rule.summary,
+      description: rule.description,
+      runbook_url: runbookOf(rule, runbookUrl),
+    },
   }));
   const groups = [
     { name: `${group}-recordings`, rules: recordings },
@@ -231,10 +255,8 @@ function anomalyAlerts(settings: AlertSettings): AlertRule[] {
       description: "{{ $value | humanize }} dollars an hour: four times its last six hours, or above the ceiling.",
     },
     {
-      alert: "ParleyCostAnomaly",
-      severity: "warning",
+      ...COST_ANOMALY,
       for: "0s",
-      labels: { kind: "anomaly" },
       // The metric's own `kind` gives way to the alert's.
       expr: `label_replace(${risen("parley_cost_anomalies_total", { by: ["tenant", "kind"], window: "15m" })}, "anomaly", "$1", "kind", "(.*)")`,
       summary: "{{ $labels.tenant }}: a session shows {{ $labels.anomaly }}",

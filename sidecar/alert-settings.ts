@@ -28,6 +28,8 @@ export interface AlertSettings {
   readonly ledgerLagSeconds: number;
   /** Share by which rollups or counters may differ from the ledger, of 1. */
   readonly costDrift: number;
+  /** The label `namespace` that Prometheus puts on what it scrapes here; empty: none. Alerts that the sidecar posts have it too. */
+  readonly namespace: string;
   /** What the runbooks' names are appended to. */
   readonly runbookUrl: string;
 }
@@ -86,6 +88,11 @@ export const alertVariables = {
     default: "2",
     meaning: "difference between the ledger and what is derived from it, in percent",
   },
+  ALERT_NAMESPACE: {
+    default: "",
+    meaning:
+      "the label namespace that Prometheus puts on this installation's metrics; anomalies that the sidecar posts have it too",
+  },
   ALERT_RUNBOOK_URL: {
     default: "",
     meaning: "URL of the folder of the runbooks, without a slash at its end; not set: their path in the repository",
@@ -107,6 +114,10 @@ export const alertEnvironment = {
   ALERT_USD_PER_HOUR_CEILING: number("ALERT_USD_PER_HOUR_CEILING", { least: 0.01, most: 1e9 }),
   ALERT_LEDGER_LAG_SECONDS: number("ALERT_LEDGER_LAG_SECONDS", { least: 1, most: 86_400 }),
   ALERT_COST_DRIFT_PERCENT: number("ALERT_COST_DRIFT_PERCENT", { least: 0.1, most: 50 }),
+  ALERT_NAMESPACE: z
+    .string()
+    .default(alertVariables.ALERT_NAMESPACE.default)
+    .refine((text) => text.length <= 253, { message: "must be at most 253 characters" }),
   ALERT_RUNBOOK_URL: urlOf(/^https?:$/, "an http:// or https:// URL")
     .transform((url) => url.replace(/\/+$/, ""))
     .optional(),
@@ -130,6 +141,7 @@ export function readAlerts(values: z.output<typeof alertSchema>): AlertSettings 
     usdPerHourCeiling: values.ALERT_USD_PER_HOUR_CEILING,
     ledgerLagSeconds: values.ALERT_LEDGER_LAG_SECONDS,
     costDrift: values.ALERT_COST_DRIFT_PERCENT / 100,
+    namespace: values.ALERT_NAMESPACE,
     runbookUrl: values.ALERT_RUNBOOK_URL ?? "docs/runbooks",
   });
 }

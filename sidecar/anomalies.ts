@@ -1,4 +1,6 @@
 import type { Logger } from "../src/platform/logger-port.ts";
+import { alertLabels, COST_ANOMALY, runbookOf } from "./alert-rules.ts";
+import type { AlertSettings } from "./alert-settings.ts";
 import { isAnomaly, type Suspicion } from "./anomaly-rules.ts";
 import type { CostMetrics } from "./cost-metrics.ts";
 import type { Anomaly, Rollups } from "./rollups.ts";
@@ -23,9 +25,6 @@ const ALERT_LIFE_MS = 3 * POST_MS;
 /** An Alertmanager that has not answered after this long is given up until the next time, in milliseconds. */
 const POST_TIMEOUT_MS = 5_000;
 
-/** Name of the alert; its runbook has it too. */
-const ALERT_NAME = "ParleyCostAnomaly";
-
 /**
  * Each anomaly is one count, one line of the log and, where there is an Alertmanager, one alert, by whichever sidecar came
  * first. Suspicions and open anomalies are in the store: any sidecar judges the former and posts the latter, so that none is lost
@@ -37,6 +36,7 @@ export function startAnomalyWatch({
   metrics,
   logger,
   alertmanagerUrl,
+  alerts,
   postMs = POST_MS,
 }: {
   rollups: Pick<Rollups, "tenants" | "history" | "suspicions" | "judge" | "anomalies">;
@@ -44,6 +44,7 @@ export function startAnomalyWatch({
   logger: Logger;
   /** Absent: nothing is posted. */
   alertmanagerUrl: string | undefined;
+  alerts: Pick<AlertSettings, "namespace" | "runbookUrl">;
   postMs?: number;
 }): AnomalyWatch {
   let working: Promise<unknown> = Promise.resolve();
@@ -70,7 +71,7 @@ export function startAnomalyWatch({
     if (alertmanagerUrl === undefined) return;
     try {
       const open = await rollups.anomalies(tenant);
-      if (open.length > 0) await postAlerts(alertmanagerUrl, tenant, open);
+      if (open.length > 0) await postAlerts(alertmanagerUrl, alertsOf(tenant, open, alerts));
     } catch (error) {
       logger.warn({ error }, "anomalies could not be posted");
     }
@@ -109,14 +110,32 @@ const SUMMARIES: Readonly<Record<Suspicion["kind"], string>> = {
   call_loop: "makes far more model calls in one turn than its turns usually do",
 };
 
-/** Posts to Alertmanager's API v2 (`POST /api/v2/alerts`, its openapi.yaml). Rejects when that does not take them. */
-async function postAlerts(url: string, tenant: string, anomalies: readonly Anomaly[]): Promise<void> {
-  const alerts = anomalies.map(({ kind, subject, sessionId, value, openTimeMs }) => ({
+/** What a suspicion's value counts. */
+const VALUES: Readonly<Record<Suspicion["kind"], string>> = {
+  token_burst: "tokens in five minutes",
+  prompt_growth: "tokens in the last prompt",
+  call_loop: "model calls in one turn",
+};
+
+/** An alert as Alertmanager's API v2 takes it. */
+interface PostedAlert {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly startsAt: string;
+  readonly endsAt: string;
+}
+
+/** As the rule of the same name has them, so that Alertmanager groups, routes and hushes both alike; with the session besides. */
+function alertsOf(
+  tenant: string,
+  anomalies: readonly Anomaly[],
+  { namespace, runbookUrl }: Pick<AlertSettings, "namespace" | "runbookUrl">,
+): PostedAlert[] {
+  return anomalies.map(({ kind, subject, sessionId, value, openTimeMs }) => ({
     labels: {
-      alertname: ALERT_NAME,
-      severity: "warning",
-      // As every alert has a kind; what the anomaly is stands beside it, as in the rule of the same name.
-      kind: "anomaly",
+      alertname: COST_ANOMALY.alert,
+      ...alertLabels(COST_ANOMALY),
+      ...(namespace === "" ? {} : { namespace }),
       anomaly: kind,
       tenant,
       scope: subject.scope,
@@ -124,12 +143,18 @@ async function postAlerts(url: string, tenant: string, anomalies: readonly Anoma
     },
     annotations: {
       summary: `${subject.scope === "user" ? "User" : "Session"} ${subject.id} of tenant ${tenant} ${SUMMARIES[kind]}.`,
+      description: `${value} ${VALUES[kind]}.`,
+      runbook_url: runbookOf(COST_ANOMALY, runbookUrl),
       session_id: sessionId,
       value: String(value),
     },
     startsAt: new Date(openTimeMs).toISOString(),
     endsAt: new Date(Date.now() + ALERT_LIFE_MS).toISOString(),
   }));
+}
+
+/** Posts to Alertmanager's API v2 (`POST /api/v2/alerts`, its openapi.yaml). Rejects when that does not take them. */
+async function postAlerts(url: string, alerts: readonly PostedAlert[]): Promise<void> {
   const answer = await fetch(new URL("api/v2/alerts", url.endsWith("/") ? url : `${url}/`), {
     method: "POST",
     headers: { "content-type": "application/json" },

@@ -74,8 +74,8 @@ export async function startSidecar({
 
     const prices = createPriceTable({ ...config.prices, models });
     const cost = createCostMetrics({ ...metrics, topUsers: config.topUsers });
-    const { alertmanagerUrl } = config;
-    const anomalies = startAnomalyWatch({ rollups, metrics: cost, logger, alertmanagerUrl });
+    const { alertmanagerUrl, alerts } = config;
+    const anomalies = startAnomalyWatch({ rollups, metrics: cost, logger, alertmanagerUrl, alerts });
     lifecycle.onClose("anomalies", () => anomalies.stop());
     const consumer = startLedgerConsumer({
       rollups,
@@ -108,12 +108,15 @@ export async function startSidecar({
       },
     });
 
-    const rules = renderAlertRules(config.alerts);
+    const rules = renderAlertRules(alerts);
     const ops = await startOpsServer({
       host,
       port: config.opsPort,
       readyz: () => readiness.current(),
-      metrics: () => metrics.render(),
+      metrics: async () => {
+        await watch.lookAtLedgers();
+        return metrics.render();
+      },
       contentType: metrics.contentType,
       pages: { "/rules": async () => asYaml(rules) },
     });

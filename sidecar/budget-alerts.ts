@@ -1,7 +1,10 @@
 import type { AlertRule } from "./alert-rules.ts";
 
 /** One budget, whichever sidecar tells of it. */
-const BUDGET = "max by (namespace, tenant, scope, scope_id, period)";
+const BUDGET = "max by (namespace, tenant, scope, scope_id, period, dry_run)";
+
+/** A budget that is tried, or that is to warn and not to bind, warns as others do; its alerts say that nobody is refused. */
+const DRY_RUN = '{{ if eq $labels.dry_run "true" }} (dry run: nobody is refused){{ end }}';
 
 /**
  * Periods of budgets in UTC: over which window their pace is measured, and the seconds that are left of them now. Long
@@ -62,7 +65,7 @@ function alertsOf({
         const share = Number(((FAST * windowSeconds) / seconds).toFixed(4));
         return `${BUDGET} (delta(${spent}{period="${period}"}[${window}])) / (${of(limit, period)} > 0) > ${share}`;
       }).join(" or "),
-      summary: `${whose}: a ${unit} budget burns ${FAST} times as fast as its {{ $labels.period }} allows`,
+      summary: `${whose}: a ${unit} budget burns ${FAST} times as fast as its {{ $labels.period }} allows${DRY_RUN}`,
       description:
         "{{ $value | humanizePercentage }} of the limit went in a short time (10 minutes of an hour, an hour of a day, six hours of a month).",
     },
@@ -78,7 +81,7 @@ function alertsOf({
         const within = `${of(spent, period)} < ${limitNow} and ${of(spent, period)} > ${FORECAST_FROM} * ${limitNow}`;
         return `(${forecast} > ${limitNow} and ${within})`;
       }).join(" or "),
-      summary: `${whose}: the {{ $labels.period }}'s ${unit} budget will not last`,
+      summary: `${whose}: the {{ $labels.period }}'s ${unit} budget will not last${DRY_RUN}`,
       description: `At its present pace {{ $value | humanize }} ${unit} will be spent by the period's end, more than the limit.`,
     },
     {
@@ -88,8 +91,8 @@ function alertsOf({
       labels: { kind: "budget-exhausted", unit },
       // What is held counts: it is what refuses the next call. A limit of 0 is meant.
       expr: `(${BUDGET} (${spent}) + (${BUDGET} (${held}) or 0 * ${BUDGET} (${spent}))) >= (${BUDGET} (${limit}) > 0)`,
-      summary: `${whose}: the {{ $labels.period }}'s ${unit} budget is spent`,
-      description: `{{ $value | humanize }} ${unit} are spent or held; calls are refused with BUDGET_EXHAUSTED until the period ends.`,
+      summary: `${whose}: the {{ $labels.period }}'s ${unit} budget is spent${DRY_RUN}`,
+      description: `{{ $value | humanize }} ${unit} are spent or held; {{ if eq $labels.dry_run "true" }}a budget that binds would refuse calls{{ else }}calls are refused with BUDGET_EXHAUSTED{{ end }} until the period ends.`,
     },
   ];
 }

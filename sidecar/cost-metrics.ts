@@ -15,7 +15,7 @@ interface MetricRow {
   readonly release?: true;
 }
 
-const BUDGET_LABELS = ["tenant", "scope", "scope_id", "period"] as const;
+const BUDGET_LABELS = ["tenant", "scope", "scope_id", "period", "dry_run"] as const;
 
 /** All metrics of cost; `docs/costs.md` says the same, and a test compares the two. */
 export const COST_METRICS = {
@@ -138,7 +138,6 @@ export const COST_METRICS = {
 /** What the store says of one account. */
 export interface AccountFacts {
   readonly tenant: string;
-  readonly standing: LedgerStanding;
   readonly rollupMicroUsd: bigint;
   readonly ledgerMicroUsd: bigint;
   readonly budgets: readonly Budget[];
@@ -151,7 +150,9 @@ export interface CostMetrics {
   anomaly(tenant: string, kind: AnomalyKind): void;
   /** Takes the place of what was told before. */
   accounts(facts: readonly AccountFacts[]): void;
-  /** The store could not be asked for this long. */
+  /** What is still to be done of all ledgers. */
+  ledgers(standings: readonly LedgerStanding[]): void;
+  /** For this long the store has not said what is still to be done. */
   unknownFor(seconds: number): void;
 }
 
@@ -254,16 +255,14 @@ export function createCostMetrics({
     accounts(facts) {
       const all = [rollupCost, ledgerCost, limit, spent, held, limitTokens, spentTokens, heldTokens];
       for (const one of all) one.reset();
-      lastLagSeconds = Math.max(0, ...facts.map(({ standing }) => standing.lagMs)) / 1_000;
-      lag.set(lastLagSeconds);
-      pending.set(facts.reduce((sum, { standing }) => sum + standing.pending, 0));
       for (const { tenant, rollupMicroUsd, ledgerMicroUsd, budgets } of facts) {
         for (const kind of ANOMALY_KINDS) anomalies.add([tenant, kind], 0n);
         rollupCost.set({ tenant }, usd(rollupMicroUsd));
         ledgerCost.set({ tenant }, usd(ledgerMicroUsd));
         for (const budget of budgets.slice(0, MOST_BUDGETS)) {
           const { kind, id } = parseScopeName(nameOfBudgetScope(budget.scope) ?? ":");
-          const labels = { tenant, scope: kind, scope_id: id, period: periodName(budget.period) ?? "" };
+          const period = periodName(budget.period) ?? "";
+          const labels = { tenant, scope: kind, scope_id: id, period, dry_run: String(budget.dryRun) };
           if (budget.limitMicroUsd !== undefined) {
             limit.set(labels, usd(budget.limitMicroUsd));
             spent.set(labels, usd(budget.spentMicroUsd));
@@ -276,6 +275,12 @@ export function createCostMetrics({
           }
         }
       }
+    },
+
+    ledgers(standings) {
+      lastLagSeconds = standings.reduce((most, { lagMs }) => Math.max(most, lagMs), 0) / 1_000;
+      lag.set(lastLagSeconds);
+      pending.set(standings.reduce((sum, standing) => sum + standing.pending, 0));
     },
 
     unknownFor(seconds) {

@@ -7,7 +7,14 @@ import {
   type UsageInterval,
 } from "../gen/parley/usage/v1/usage_service_pb.js";
 import { BUDGET_PERIODS, type PeriodName, periodOf } from "../src/accounts/budget-periods.ts";
-import { compareGroups, dimensionOf, INTERVALS, intervalStartMs } from "../src/accounts/usage-query.ts";
+import {
+  compareGroups,
+  dimensionOf,
+  fits,
+  INTERVALS,
+  intervalStartMs,
+  type UsageFilters,
+} from "../src/accounts/usage-query.ts";
 import type { Rollups } from "./rollups.ts";
 
 /** A question to usage. */
@@ -15,6 +22,7 @@ export interface UsageQuestion {
   readonly tenant: string;
   readonly groupBy: readonly UsageDimension[];
   readonly interval: UsageInterval;
+  readonly filters: UsageFilters;
   readonly startMs: number;
   readonly endMs: number;
 }
@@ -35,8 +43,8 @@ const MOST_PERIODS = 2_000;
  * @param nowMs A range that goes beyond it is as long as one that ends with the running hour.
  */
 export function periodsFor(question: UsageQuestion, nowMs: number): readonly WholePeriod[] | undefined {
-  const { groupBy, interval, startMs } = question;
-  if (groupBy.includes(UsageDimension.SESSION)) return undefined;
+  const { groupBy, filters, interval, startMs } = question;
+  if (groupBy.includes(UsageDimension.SESSION) || filters.has(UsageDimension.SESSION)) return undefined;
   const runningHour = periodOf("hour", nowMs + CLOCK_SLACK_MS);
   const endMs = question.endMs > nowMs + CLOCK_SLACK_MS ? Math.min(question.endMs, runningHour.endMs) : question.endMs;
   const isWhole = (timeMs: number): boolean => periodOf("hour", timeMs).startMs === timeMs;
@@ -69,14 +77,16 @@ const CLOCK_SLACK_MS = 60_000;
 /** Sums rollups as `sumUsage` does rows. */
 export async function sumRollups(
   rollups: Pick<Rollups, "read">,
-  { tenant, groupBy, interval, startMs: rangeStartMs }: UsageQuestion,
+  { tenant, groupBy, filters, interval, startMs: rangeStartMs }: UsageQuestion,
   periods: readonly WholePeriod[],
 ): Promise<UsageGroup[]> {
   const groups = new Map<string, UsageGroup>();
   for (const { period, startMs } of periods) {
     const beginMs = intervalStartMs(interval, startMs, rangeStartMs);
     for await (const { group: of, ...amounts } of rollups.read(tenant, period, startMs)) {
-      const values = groupBy.map((dimension) => dimensionOf({ ...of, tenant, sessionId: "" }, dimension));
+      const usage = { ...of, tenant, sessionId: "" };
+      if (!fits(usage, filters)) continue;
+      const values = groupBy.map((dimension) => dimensionOf(usage, dimension));
       const key = JSON.stringify([beginMs, ...values]);
       const group = groups.get(key) ?? create(UsageGroupSchema, { values, intervalStart: timestampFromMs(beginMs) });
       groups.set(key, group);

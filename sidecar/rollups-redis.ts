@@ -22,7 +22,7 @@ import {
   type Rollups,
   suspicionName,
 } from "./rollups.ts";
-import { ROLLUP_GROUP, ROLLUP_SCRIPTS } from "./rollups-scripts.ts";
+import { ROLLUP_GROUP, ROLLUP_KEYS, ROLLUP_SCRIPTS, SUSPICION_FORMAT } from "./rollups-scripts.ts";
 
 /**
  * A row that was given out and is not applied after this long is given to another sidecar, in milliseconds: well above a
@@ -80,7 +80,7 @@ export function createRedisRollups({
         .digest("hex");
       const reply = (await run(
         "parleyApplyRows",
-        [ledger, `${prefix}rollup-batch:${consumer}`, suspicionsKey(tenant)],
+        [ledger, `${prefix}${ROLLUP_KEYS.batch}${consumer}`, suspicionsKey(tenant)],
         [prefix, ROLLUP_GROUP, token, JSON.stringify(batchOf(prefix, entries))],
       )) as [isNew: Buffer, suspicious: Buffer] | null;
       if (reply === null) throw new Failure("STORED_FORMAT_UNKNOWN");
@@ -120,7 +120,7 @@ export function createRedisRollups({
     async history(tenant, { kind, subject, at }) {
       const { prefix } = moneyKeys(tenant);
       if (kind === "prompt_growth") return [];
-      const key = `${prefix}watch:${kind === "call_loop" ? "turns" : subject.scope}:${subject.id}`;
+      const key = `${prefix}${ROLLUP_KEYS.watch}${kind === "call_loop" ? "turns" : subject.scope}:${subject.id}`;
       const fields = await connection.use((client) => client.hgetall(key));
       const values = new Map(Object.entries(fields).map(([field, value]) => [field, Number(value)]));
       values.delete("growth");
@@ -134,7 +134,7 @@ export function createRedisRollups({
     async suspicions(tenant) {
       const key = suspicionsKey(tenant);
       const all = await connection.use((client) => client.hvals(key));
-      return all.map((stored) => readSuspicion(JSON.parse(stored) as RawSuspicion));
+      return all.flatMap(readSuspicion);
     },
 
     async judge(tenant, suspicion, isAnomaly) {
@@ -154,10 +154,10 @@ export function createRedisRollups({
 
     async anomalies(tenant) {
       const open = (await run("parleyListAnomalies", [anomaliesKey(tenant)], [WATCH_MS.open])) as Buffer[];
-      return open.map(String).map((stored) => {
+      return open.map(String).flatMap((stored) => {
         const blank = stored.indexOf(" ");
-        const suspicion = readSuspicion(JSON.parse(stored.slice(blank + 1)) as RawSuspicion);
-        return { ...suspicion, openTimeMs: Number(stored.slice(0, blank)) };
+        const openTimeMs = Number(stored.slice(0, blank));
+        return readSuspicion(stored.slice(blank + 1)).map((suspicion) => ({ ...suspicion, openTimeMs }));
       });
     },
 
@@ -182,6 +182,7 @@ function anomaliesKey(tenant: string): string {
 
 /** A suspicion as scripts and keys have it. */
 type RawSuspicion = [
+  format: number,
   kind: AnomalyKind,
   scope: Subject["scope"],
   id: string,
@@ -190,8 +191,11 @@ type RawSuspicion = [
   value: string,
 ];
 
-function readSuspicion([kind, scope, id, sessionId, at, value]: RawSuspicion): Suspicion {
-  return { kind, subject: { scope, id }, sessionId, at, value: Number(value) };
+/** What a newer release suspects is left to its sidecars. */
+function readSuspicion(stored: string): Suspicion[] {
+  const [format, kind, scope, id, sessionId, at, value] = JSON.parse(stored) as RawSuspicion;
+  if (format !== SUSPICION_FORMAT) return [];
+  return [{ kind, subject: { scope, id }, sessionId, at, value: Number(value) }];
 }
 
 function rollupKey(prefix: string, period: PeriodName, startMs: number): string {
@@ -228,7 +232,7 @@ function batchOf(prefix: string, entries: readonly LedgerEntry[]) {
     const counts = ROLLUP_AMOUNTS.flatMap((name) => (name === "unpricedTokens" ? [] : halvesOf(amounts[name])));
     return [
       id,
-      `${prefix}rollup-unpriced:${month.startMs}`,
+      `${prefix}${ROLLUP_KEYS.unpriced}${month.startMs}`,
       month.endMs + LEDGER_MS,
       callIdOf(row),
       price,

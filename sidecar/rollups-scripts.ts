@@ -10,6 +10,16 @@ import { GROWTH, LIMITS, WATCH_MS } from "./anomaly-rules.ts";
 /** Consumer group of the ledger's stream. */
 export const ROLLUP_GROUP = "rollups";
 
+/**
+ * Beginnings of names, behind the account's prefix, with the version of what is in their hashes: tokens and calls of users and
+ * sessions; calls without a price of a month; the answer to a consumer's last batch. A release with another format of one has
+ * another name for it.
+ */
+export const ROLLUP_KEYS = { watch: "watch:1:", unpriced: "rollup-unpriced:1:", batch: "rollup-batch:1:" } as const;
+
+/** Version of a suspicion, its first element. */
+export const SUSPICION_FORMAT = 1;
+
 /** Of the last batch that a consumer applied is known so long what was new in it, in milliseconds: longer than it is repeated. */
 const BATCH_MEMORY_MS = 3_600_000;
 
@@ -40,14 +50,14 @@ const WATCH_FIELDS = 100;
 const WATCH_TURNS = 256;
 
 /**
- * Notes what a row says of its user and session, and what is suspicious. Three hashes, by their names' beginning:
- * \`watch:user:\` and \`watch:session:\`, start of a bucket (ms) to tokens, of sessions also \`growth\`: first prompt, last
- * prompt, calls; \`watch:turns:\` of a user, turn to calls.
+ * Notes what a row says of its user and session, and what is suspicious. Three hashes, by what their names go on with behind
+ * \`watch:1:\`: \`user:\` and \`session:\`, start of a bucket (ms) to tokens, of sessions also \`growth\`: first prompt, last
+ * prompt, calls; \`turns:\` of a user, turn to calls.
  */
 const WATCH = `
 local touched, suspicions = {}, {}
 local function suspect(kind, scope, id, session, at, value)
-  suspicions[kind .. ' ' .. scope .. ' ' .. id .. ' ' .. at] = cjson.encode({kind, scope, id, session, at, text(value)})
+  suspicions[kind .. ' ' .. scope .. ' ' .. id .. ' ' .. at] = cjson.encode({${SUSPICION_FORMAT}, kind, scope, id, session, at, text(value)})
 end
 local function bump(key, field, by)
   touched[key] = true
@@ -60,7 +70,7 @@ local function watch(row)
   local prompt, completion = amounts[3] * 1e10 + amounts[4], amounts[7] * 1e10 + amounts[8]
   for scope, id in pairs({user = user, session = session}) do
     if id ~= '' then
-      local tokens = bump(prefix .. 'watch:' .. scope .. ':' .. id, text(bucket), prompt + completion)
+      local tokens = bump(prefix .. '${ROLLUP_KEYS.watch}' .. scope .. ':' .. id, text(bucket), prompt + completion)
       if tokens >= ${LIMITS.token_burst.floor} then
         suspect('token_burst', scope, id, session, text(bucket), tokens)
       end
@@ -68,11 +78,11 @@ local function watch(row)
   end
   local is_call = amounts[2] == 1
   if is_call and user ~= '' and turn ~= '' then
-    local calls = bump(prefix .. 'watch:turns:' .. user, turn, 1)
+    local calls = bump(prefix .. '${ROLLUP_KEYS.watch}turns:' .. user, turn, 1)
     if calls >= ${LIMITS.call_loop.floor} then suspect('call_loop', 'user', user, session, turn, calls) end
   end
   if is_call and session ~= '' then
-    local key = prefix .. 'watch:session:' .. session
+    local key = prefix .. '${ROLLUP_KEYS.watch}session:' .. session
     local first, last, calls = string.match(redis.call('HGET', key, 'growth') or '', '^(%d+) (%d+) (%d+)$')
     first, last, calls = tonumber(first), tonumber(last), tonumber(calls)
     if last and prompt > last and completion * ${GROWTH.replyShare} < prompt - last then
@@ -89,7 +99,7 @@ end
 local function sweep_watched()
   for key in pairs(touched) do
     local fields = redis.call('HLEN', key)
-    if string.find(key, ':watch:turns:', 1, true) then
+    if string.find(key, ':${ROLLUP_KEYS.watch}turns:', 1, true) then
       if fields > ${WATCH_TURNS} then redis.call('UNLINK', key) end
     elseif fields > ${WATCH_FIELDS} then
       for _, field in ipairs(redis.call('HKEYS', key)) do
@@ -318,7 +328,7 @@ return redis.call('HGET', ARGV[1] .. text(periods(now)[3][2]), 'all')
     readOnly: true,
     lua: `${NOW}
 local suspicion = redis.call('HGET', KEYS[1], ARGV[1])
-if not suspicion or cjson.decode(suspicion)[6] ~= ARGV[2] then return 0 end
+if not suspicion or cjson.decode(suspicion)[7] ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[1], ARGV[1])
 if ARGV[3] == '' then return 0 end
 local known = redis.call('HGET', KEYS[2], ARGV[3])

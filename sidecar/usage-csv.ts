@@ -2,6 +2,7 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { UsageSource } from "../gen/parley/chat/v1/token_usage_pb.js";
 import { CallOutcome, type UsageRecord } from "../gen/parley/usage/v1/usage_record_pb.js";
+import { UsageDimension } from "../gen/parley/usage/v1/usage_service_pb.js";
 import type { AccountStore } from "../src/accounts/account-store.ts";
 import { rowsOf } from "../src/accounts/usage-query.ts";
 import { Failure } from "../src/failure.ts";
@@ -12,6 +13,7 @@ import { toConnectError } from "../src/rpc/error-mapping.ts";
 import { errorTable } from "../src/rpc/error-table.ts";
 import type { HttpHandler } from "../src/rpc/http-server.ts";
 import type { RequestMetrics } from "../src/rpc/metrics-observer.ts";
+import { readUsageFilters } from "./usage-filters.ts";
 
 type Request = Parameters<HttpHandler>[0];
 type Response = Parameters<HttpHandler>[1];
@@ -21,8 +23,8 @@ export const USAGE_CSV_PATH = "/usage.csv";
 
 /**
  * The ledger's rows of a time range as CSV (RFC 4180), for people who count in sheets:
- * `GET /usage.csv?start_time=2026-11-01T00:00:00Z&end_time=2026-12-01T00:00:00Z`. Same credentials, roles and tenant as
- * ExportUsage. It is written as it is read, so that a ledger of any size takes no more memory than a page of it; where the
+ * `GET /usage.csv?start_time=2026-11-01T00:00:00Z&end_time=2026-12-01T00:00:00Z&team=red&team=blue`. Same credentials, roles,
+ * tenant and filters as ExportUsage. It is written as it is read, so that a ledger of any size takes no more memory than a page of it; where the
  * ledger fails midway the connection is cut, so that a part is never taken for the whole.
  */
 export function createUsageCsv({
@@ -48,7 +50,9 @@ export function createUsageCsv({
     const query = new URL(request.url ?? "", "http://localhost").searchParams;
     const [startMs, endMs] = [timeOf(query.get("start_time")), timeOf(query.get("end_time"))];
     if (startMs === undefined || endMs === undefined || startMs >= endMs) throw new Failure("INVALID_FIELD");
-    const rows = rowsOf(accounts, { tenant: principal.tenant, startMs, endMs });
+    const { filters, wrong } = readUsageFilters(filtersOf(query), principal.tenant);
+    if (wrong.length > 0) throw new Failure("INVALID_FIELD", { fields: [...wrong] });
+    const rows = rowsOf(accounts, { tenant: principal.tenant, startMs, endMs, filters });
     // The first page is read before anything is said: a store that is away is then an honest 503.
     const first = await rows.next();
     response.statusCode = 200;
@@ -93,11 +97,32 @@ export function createUsageCsv({
         refuse(
           response,
           400,
-          "start_time and end_time must be times such as 2026-11-01T00:00:00Z, the later one last.",
+          `start_time and end_time must be times such as 2026-11-01T00:00:00Z, the later one last; beside them there may be ${Object.keys(FILTERS).join(", ")}: up to 100 values each, of tenants the caller's own.`,
         );
       },
     );
   };
+}
+
+/** What rows can be chosen by, as the columns are called where they say it. */
+const FILTERS: Readonly<Record<string, UsageDimension>> = {
+  tenant: UsageDimension.TENANT,
+  team: UsageDimension.TEAM,
+  user_id: UsageDimension.USER,
+  use_case: UsageDimension.USE_CASE,
+  agent: UsageDimension.AGENT,
+  model: UsageDimension.MODEL,
+  version: UsageDimension.VERSION,
+  session_id: UsageDimension.SESSION,
+};
+
+/** A name that is not known chooses by nothing: passed over it would give everybody's rows to whoever mistyped it. */
+function filtersOf(query: URLSearchParams): { dimension: UsageDimension; values: string[] }[] {
+  const names = new Set(query.keys()).difference(new Set(["start_time", "end_time"]));
+  return [...names].map((name) => ({
+    dimension: FILTERS[name] ?? UsageDimension.UNSPECIFIED,
+    values: query.getAll(name),
+  }));
 }
 
 /** Lines are written when there are so many characters of them. */

@@ -1,16 +1,17 @@
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import { UsageDimension, UsageInterval, type UsageService } from "../gen/parley/usage/v1/usage_service_pb.js";
+import { type UsageFilter, UsageInterval, type UsageService } from "../gen/parley/usage/v1/usage_service_pb.js";
 import type { AccountStore } from "../src/accounts/account-store.ts";
 import { periodName } from "../src/accounts/budget-periods.ts";
 import { nameOfBudgetScope, parseScopeName } from "../src/accounts/call-scopes.ts";
 import type { PriceTable } from "../src/accounts/price-table.ts";
 import { repriced } from "../src/accounts/repricing.ts";
-import { rowsOf, sumUsage } from "../src/accounts/usage-query.ts";
+import { rowsOf, sumUsage, type UsageFilters } from "../src/accounts/usage-query.ts";
 import { Failure } from "../src/failure.ts";
 import { callContextOf } from "../src/rpc/call-context.ts";
 import type { Rollups } from "./rollups.ts";
 import { periodsFor, sumRollups } from "./rollups-query.ts";
+import { isDimension, readUsageFilters, type WrongField } from "./usage-filters.ts";
 
 /** Longest id of a scope. */
 const SCOPE_ID_CHARACTERS = 256;
@@ -33,12 +34,13 @@ export function createUsageHandlers({
       const wrong = new WrongFields();
       const range = wrong.range(request);
       const { groupBy, interval } = request;
-      const dimensions = groupBy.every((dimension) => dimension !== 0 && UsageDimension[dimension] !== undefined);
-      wrong.unless(dimensions, "group_by", "must be values of UsageDimension");
+      wrong.unless(groupBy.every(isDimension), "group_by", "must be values of UsageDimension");
       wrong.unless(new Set(groupBy).size === groupBy.length, "group_by", "must not name a dimension twice");
       wrong.unless(UsageInterval[interval] !== undefined, "interval", "must be a value of UsageInterval");
+      const tenant = tenantOf(context);
+      const filters = wrong.filters(request, tenant);
       wrong.throwIfAny();
-      const question = { tenant: tenantOf(context), groupBy, interval, ...range };
+      const question = { tenant, groupBy, interval, filters, ...range };
       const periods = periodsFor(question, Date.now());
       if (periods === undefined) return { groups: await sumUsage(rowsOf(accounts, question), question) };
       await catchUp(question.tenant);
@@ -48,8 +50,10 @@ export function createUsageHandlers({
     async *exportUsage(request, context) {
       const wrong = new WrongFields();
       const range = wrong.range(request);
+      const tenant = tenantOf(context);
+      const filters = wrong.filters(request, tenant);
       wrong.throwIfAny();
-      for await (const record of rowsOf(accounts, { tenant: tenantOf(context), ...range })) yield { record };
+      for await (const record of rowsOf(accounts, { tenant, filters, ...range })) yield { record };
     },
 
     async listBudgets(_, context) {
@@ -115,7 +119,7 @@ function isTime({ seconds, nanos }: Pick<Timestamp, "seconds" | "nanos"> = { sec
 
 /** Collects what is wrong with a request. */
 class WrongFields {
-  readonly #fields: { field: string; description: string }[] = [];
+  readonly #fields: WrongField[] = [];
 
   unless(right: boolean, field: string, description: string): void {
     if (!right) this.#fields.push({ field, description });
@@ -134,6 +138,12 @@ class WrongFields {
     const both = startTime !== undefined && endTime !== undefined;
     this.unless(!both || startMs < endMs, "end_time", "must be after start_time");
     return { startMs, endMs };
+  }
+
+  filters({ filters: wanted }: { filters: readonly UsageFilter[] }, tenant: string): UsageFilters {
+    const { filters, wrong } = readUsageFilters(wanted, tenant);
+    this.#fields.push(...wrong);
+    return filters;
   }
 
   throwIfAny(): void {

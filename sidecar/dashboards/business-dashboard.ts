@@ -1,15 +1,21 @@
+import { firstSeen } from "../promql.ts";
 import type { Dashboard, Panel, PanelQuery } from "./grafana-dashboard.ts";
 
 /** For whoever pays: what is spent, by whom, for what, and how long the budgets last. */
 export function businessDashboard(): Dashboard {
   const chosen = 'namespace=~"$namespace",tenant=~"$tenant"';
   const perHour = (by: string, metric = "parley_cost_usd_total") =>
-    `sum by (${by}) (rate(${metric}{${chosen}}[$__rate_interval])) * 3600`;
+    named(by, `sum by (${by}) (rate(${metric}{${chosen}}[$__rate_interval])) * 3600`);
   const inRange = (by: string, metric = "parley_cost_usd_total") =>
-    `sort_desc(sum by (${by}) (increase(${metric}{${chosen}}[$__range])) > 0)`;
+    `sort_desc(${named(by, `sum by (${by}) (increase(${metric}{${chosen}}[$__range])) > 0`)})`;
+  // What is rare makes its series as it happens, and increase would not see it.
+  const inLastHour = (by: string, metric: string) =>
+    `sum by (${by}) (${firstSeen(`${metric}{${chosen}}`, "1h")} or increase(${metric}{${chosen}}[1h]))`;
   // Every sidecar tells the same of a budget and of a ledger.
+  // Nothing is spent of one that stands for each who has none of its own.
+  const theirs = `${chosen},scope_id!="*"`;
   const budget = (metric: string, matchers = "") =>
-    `max by (namespace, tenant, scope, scope_id, period) (${metric}{${chosen}${matchers && `,${matchers}`}})`;
+    `max by (namespace, tenant, scope, scope_id, period) (${metric}{${theirs}${matchers && `,${matchers}`}})`;
   const month = (metric: string) => `max by (namespace, tenant) (${metric}{${chosen}})`;
   const whose = "{{tenant}} {{scope}} {{scope_id}} {{period}}";
 
@@ -51,7 +57,7 @@ export function businessDashboard(): Dashboard {
           stackedSeries("By model, dollars per hour", [{ expr: perHour("model"), legend: "{{model}}" }]),
           stackedSeries("By user, dollars per hour", [
             {
-              expr: `topk(20, ${perHour("tenant, user", "parley_cost_user_usd_total")})`,
+              expr: `topk(20, ${perHour("tenant, user", "parley_cost_user_usd_total")} > 0)`,
               legend: "{{tenant}} {{user}}",
             },
           ]),
@@ -64,7 +70,7 @@ export function businessDashboard(): Dashboard {
         panels: [
           table("By team", [{ expr: inRange("tenant, team"), legend: "" }]),
           table("By use case", [{ expr: inRange("tenant, use_case"), legend: "" }]),
-          table("By model", [{ expr: inRange("model, type"), legend: "" }]),
+          table("By model", [{ expr: inRange("model"), legend: "" }]),
           {
             ...table("By user", [
               { expr: `topk(50, ${inRange("tenant, user", "parley_cost_user_usd_total")})`, legend: "" },
@@ -82,16 +88,20 @@ export function businessDashboard(): Dashboard {
               legend: whose,
             },
           ]),
-          table("Money left", [
-            {
-              expr: `sort(${budget("parley_budget_limit_usd")} - ${budget("parley_budget_spent_usd")} - ${budget("parley_budget_held_usd")})`,
-              legend: "",
-            },
-          ]),
+          {
+            ...table("Money left", [
+              {
+                expr: `sort(${budget("parley_budget_limit_usd")} - ${budget("parley_budget_spent_usd")} - ${budget("parley_budget_held_usd")})`,
+                legend: "",
+              },
+            ]),
+            valueHead: "Left",
+            description: "Less than nothing: the budget only counts, or calls cost more than was held for them.",
+          },
           {
             ...bars("Forecast of months, of their limit", "percentunit", [
               {
-                expr: `sort_desc(max by (namespace, tenant, scope, scope_id, period) (predict_linear(parley_budget_spent_usd{${chosen},period="month"}[6h], ${MONTH_LEFT})) / (${budget("parley_budget_limit_usd", 'period="month"')} > 0))`,
+                expr: `sort_desc(max by (namespace, tenant, scope, scope_id, period) (predict_linear(parley_budget_spent_usd{${theirs},period="month"}[6h], ${MONTH_LEFT})) / (${budget("parley_budget_limit_usd", 'period="month"')} > 0))`,
                 legend: whose,
               },
             ]),
@@ -109,7 +119,7 @@ export function businessDashboard(): Dashboard {
         title: "Tokens and turns",
         panels: [
           {
-            ...series("Tokens per second, by type", "ops", [
+            ...series("Tokens per second, by type", "short", [
               {
                 expr: `sum by (type) (rate(parley_cost_tokens_total{${chosen}}[$__rate_interval]))`,
                 legend: "{{type}}",
@@ -128,15 +138,15 @@ export function businessDashboard(): Dashboard {
       {
         title: "Worth a look",
         panels: [
-          series("Tokens without a price", "short", [
+          series("Tokens without a price, in an hour", "short", [
             {
-              expr: `sum by (tenant, model) (increase(parley_unpriced_tokens_total{${chosen}}[1h]))`,
+              expr: inLastHour("tenant, model", "parley_unpriced_tokens_total"),
               legend: "{{tenant}} {{model}}",
             },
           ]),
-          series("Anomalies", "short", [
+          series("Anomalies, in an hour", "short", [
             {
-              expr: `sum by (tenant, kind) (increase(parley_cost_anomalies_total{${chosen}}[1h]))`,
+              expr: inLastHour("tenant, kind", "parley_cost_anomalies_total"),
               legend: "{{tenant}} {{kind}}",
             },
           ]),
@@ -151,6 +161,12 @@ export function businessDashboard(): Dashboard {
 
 /** Seconds to the end of the month, in UTC. */
 const MONTH_LEFT = "scalar(days_in_month() - day_of_month() + 1) * 86400 - time() % 86400";
+
+/** Says "none" where the last of some labels has no value: a legend or a cell without a word looks like a defect. */
+function named(by: string, expr: string): string {
+  const label = by.split(", ").at(-1) ?? by;
+  return `label_replace(${expr}, "${label}", "none", "${label}", "")`;
+}
 
 /** Turns that came to their own end. Money has no replica, turns have no tenant: the two meet by namespace or version. */
 function costPerTurn(by: string, chosen: string): string {
@@ -167,11 +183,15 @@ function stackedSeries(title: string, queries: readonly PanelQuery[]): Panel {
 }
 
 function table(title: string, queries: readonly PanelQuery[]): Panel {
-  return { title, kind: "table", unit: "currencyUSD", width: 6, queries };
+  return { title, kind: "table", unit: "currencyUSD", width: 6, valueHead: "Spend", queries };
 }
 
 function bars(title: string, unit: Panel["unit"], queries: readonly PanelQuery[]): Panel {
-  return { title, kind: "bargauge", unit, width: 6, queries, thresholds: { warning: 0.8, critical: 1 } };
+  const [thresholds, bounds] = [
+    { warning: 0.8, critical: 1 },
+    { min: 0, max: 1 },
+  ];
+  return { title, kind: "bargauge", unit, width: 6, queries, thresholds, bounds };
 }
 
 function stat(title: string, expr: string, unit: Panel["unit"]): Panel {

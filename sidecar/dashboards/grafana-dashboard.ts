@@ -21,7 +21,7 @@ export interface Panel {
   readonly description?: string;
   readonly kind: "timeseries" | "stat" | "bargauge" | "table";
   /** Grafana's unit id. */
-  readonly unit: "reqps" | "percentunit" | "s" | "short" | "currencyUSD" | "bytes" | "ops" | "none";
+  readonly unit: "reqps" | "percentunit" | "s" | "short" | "currencyUSD" | "bytes" | "none";
   readonly queries: readonly PanelQuery[];
   /** Columns of 24. Default 8. */
   readonly width?: number;
@@ -29,6 +29,10 @@ export interface Panel {
   readonly stacked?: boolean;
   /** From these values on it is yellow and red. */
   readonly thresholds?: { readonly warning: number; readonly critical: number };
+  /** From where to where a bar goes. Grafana else takes the longest one's end for all. */
+  readonly bounds?: { readonly min: number; readonly max: number };
+  /** Head of a table's column of values. */
+  readonly valueHead?: string;
   /** Words for values. */
   readonly words?: Readonly<Record<string, string>>;
 }
@@ -121,6 +125,8 @@ function asGrafana({
   queries,
   stacked = false,
   thresholds,
+  bounds,
+  valueHead = "Value",
   words = {},
 }: Panel): object {
   const isTable = kind === "table";
@@ -150,6 +156,7 @@ function asGrafana({
     fieldConfig: {
       defaults: {
         unit,
+        ...bounds,
         thresholds: { mode: "absolute", steps },
         mappings: Object.keys(words).length === 0 ? [] : [{ type: "value", options: asMappings(words) }],
         ...(kind === "timeseries"
@@ -159,8 +166,12 @@ function asGrafana({
       overrides: [],
     },
     options: optionsOf(kind),
-    ...(isTable ? { transformations: [{ id: "organize", options: { excludeByName: { Time: true } } }] } : {}),
+    ...(isTable ? { transformations: [{ id: "organize", options: organized(valueHead) }] } : {}),
   };
+}
+
+function organized(valueHead: string): object {
+  return { excludeByName: { Time: true }, renameByName: { Value: valueHead } };
 }
 
 function optionsOf(kind: Panel["kind"]): object {

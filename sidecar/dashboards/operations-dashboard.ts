@@ -68,7 +68,7 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
           series("RPCs that did not end with ok", "reqps", [
             { expr: rate("parley_requests_total", "code", 'code!="ok"'), legend: "{{code}}" },
           ]),
-          series("Turns that failed, by reason", "ops", [
+          series("Turns that failed per second, by reason", "short", [
             { expr: rate("parley_agent_errors_total", "error_type"), legend: "{{error_type}}" },
           ]),
         ],
@@ -93,16 +93,16 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
             { expr: `sum(parley_turns_queued{${chosen}})`, legend: "queued" },
           ]),
           {
-            ...series("Turns that ended", "ops", [
+            ...series("Turns that ended per second", "short", [
               { expr: rate("parley_turns_total", "finish_reason"), legend: "{{finish_reason}}" },
             ]),
             stacked: true,
           },
-          series("Turns taken over from lost replicas", "ops", [
+          series("Turns taken over from lost replicas per second", "short", [
             { expr: rate("parley_turns_taken_over_total", "namespace"), legend: "{{namespace}}" },
           ]),
           {
-            ...series("Tokens per second", "ops", [
+            ...series("Tokens per second", "short", [
               { expr: rate("parley_tokens_total", "model, type"), legend: "{{model}} {{type}}" },
             ]),
             stacked: true,
@@ -113,7 +113,7 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
             ]),
             words: BREAKER_WORDS,
           },
-          series("Calls that cost more than was held", "ops", [
+          series("Calls per second that cost more than was held", "short", [
             { expr: rate("parley_calls_over_hold_total", "model"), legend: "{{model}}" },
           ]),
         ],
@@ -165,7 +165,7 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
           series("Rows that are not applied", "short", [
             { expr: `max by (namespace) (parley_ledger_pending{${place}})`, legend: "{{namespace}}" },
           ]),
-          series("Rows applied", "ops", [
+          series("Rows applied per second", "short", [
             {
               expr: `sum by (instance) (rate(parley_ledger_rows_applied_total{${place}}[$__rate_interval]))`,
               legend: "{{instance}}",
@@ -188,7 +188,7 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
       {
         title: "Processes",
         panels: [
-          series("CPU", "short", [
+          series("CPU, in cores", "short", [
             {
               expr: `sum by (instance) (rate(process_cpu_seconds_total{${chosen}}[$__rate_interval]))`,
               legend: "{{instance}}",

@@ -37,7 +37,10 @@ import {
  */
 const HOLD_RECORD_MS = 35 * 24 * 3_600_000;
 
-/** An account is registered anew after this long, in milliseconds: as long as a lost registration is missed. */
+/**
+ * An account is registered anew after this long, in milliseconds, once more after its last call too: a failover of the slot
+ * that has the list may forget what was registered shortly before, and so long its account is missed.
+ */
 const REGISTRATION_MS = 60_000;
 
 type SettleMode = "settle" | "lose" | "expire";
@@ -68,13 +71,28 @@ export function createRedisAccountStore({
 }): AccountStore {
   const run = connection.scripts(ACCOUNT_SCRIPTS);
   const registeredMs = new Map<string, number>();
+  /** Accounts that this process has held for and not registered since it was done with them. */
+  const usedMs = new Map<string, number>();
 
-  /** Before the first hold: a hold that nobody could find would never be charged. */
-  const register = async (tenant: string): Promise<void> => {
-    const startedMs = performance.now();
-    if (startedMs - (registeredMs.get(tenant) ?? Number.NEGATIVE_INFINITY) < REGISTRATION_MS) return;
+  const registerAt = async (tenant: string, nowMs: number): Promise<void> => {
+    if (nowMs - (registeredMs.get(tenant) ?? Number.NEGATIVE_INFINITY) < REGISTRATION_MS) return;
     await run("parleyRegisterAccount", [ACCOUNTS_KEY], [tenant, 2 * HOLD_RECORD_MS]);
-    registeredMs.set(tenant, startedMs);
+    registeredMs.set(tenant, nowMs);
+  };
+  /** Before the first hold: a hold that nobody could find would never be charged. */
+  const register = (tenant: string): Promise<void> => {
+    const nowMs = performance.now();
+    usedMs.set(tenant, nowMs);
+    return registerAt(tenant, nowMs);
+  };
+  const registerAgain = async (): Promise<void> => {
+    const nowMs = performance.now();
+    for (const [tenant, lastMs] of usedMs) {
+      await registerAt(tenant, nowMs);
+      if (nowMs - lastMs < REGISTRATION_MS || usedMs.get(tenant) !== lastMs) continue;
+      usedMs.delete(tenant);
+      registeredMs.delete(tenant);
+    }
   };
 
   const tenants = async (): Promise<string[]> =>
@@ -253,6 +271,7 @@ export function createRedisAccountStore({
     },
 
     async expired(truthOf = unknown) {
+      await registerAgain();
       const charged: UsageRecord[] = [];
       for (const tenant of await tenants()) {
         const keys = moneyKeys(tenant);

@@ -14,17 +14,35 @@ import { holdTimeMsOf } from "./usage-amounts.ts";
 /** Rows of one read of the ledger: some hundred kilobytes. */
 const PAGE_ROWS = 1_000;
 
-/** All rows of a range, oldest first; a range is of holds' times, from `startMs` to just before `endMs`. */
+/**
+ * The rows of a range that fit the filters, oldest first; a range is of holds' times, from `startMs` to just before `endMs`.
+ * A correction has its row's dimensions, and so fits where that fits.
+ */
 export async function* rowsOf(
   accounts: Pick<AccountStore, "ledger">,
-  range: { readonly tenant: string; readonly startMs: number; readonly endMs: number },
+  {
+    filters = new Map(),
+    tenant,
+    startMs,
+    endMs,
+  }: { readonly tenant: string; readonly startMs: number; readonly endMs: number; readonly filters?: UsageFilters },
 ): AsyncGenerator<UsageRecord, void> {
   let after: string | undefined;
   do {
-    const page = await accounts.ledger({ ...range, limit: PAGE_ROWS, ...(after === undefined ? {} : { after }) });
-    yield* page.rows;
+    const from = after === undefined ? {} : { after };
+    const page = await accounts.ledger({ tenant, startMs, endMs, limit: PAGE_ROWS, ...from });
+    for (const row of page.rows) if (fits(row, filters)) yield row;
     after = page.next;
   } while (after !== undefined);
+}
+
+/** The values that are asked for, of each dimension that is asked for. */
+export type UsageFilters = ReadonlyMap<UsageDimension, ReadonlySet<string>>;
+
+/** Whether usage has one of the values of each dimension. */
+export function fits(usage: GroupedUsage, filters: UsageFilters): boolean {
+  for (const [dimension, values] of filters) if (!values.has(dimensionOf(usage, dimension))) return false;
+  return true;
 }
 
 /** What usage can be grouped by, but for the interval. */

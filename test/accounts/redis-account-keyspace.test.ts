@@ -1,5 +1,5 @@
 import type { Redis } from "ioredis";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { ACCOUNTS_KEY, moneyKeys } from "../../src/accounts/account-keys.ts";
 import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
@@ -64,6 +64,26 @@ describe("an account's keys", () => {
       expect(lifeMs, key).toBeLessThan(71 * DAY_MS);
     }
     expect(await redis.pttl(keys.ledger)).toBeGreaterThan(61 * DAY_MS);
+  });
+
+  it("are found again a minute after a failover forgot that there is the account, though it makes no further call", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
+    try {
+      await startedCall(store, call("c1"));
+      await redis.del(ACCOUNTS_KEY);
+      // Long held, and nobody but the list says where.
+      await age("c1", "started");
+      expect(await store.expired()).toEqual([]);
+      vi.advanceTimersByTime(60_000);
+      expect((await store.expired()).map(({ recordId }) => recordId)).toEqual(["c1"]);
+      // Once is enough: who makes no call is not registered for ever.
+      await redis.del(ACCOUNTS_KEY);
+      vi.advanceTimersByTime(60_000);
+      await store.expired();
+      expect(await store.tenants()).toEqual([]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("have their format's version", async () => {

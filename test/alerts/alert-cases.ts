@@ -67,13 +67,15 @@ const turnBurn = (share: string) => burn("turns", "end in an error", share, "1%"
 const latencyBurn = (share: string) => burn("RPCs", "take longer than 0.5 s", share, "1%");
 const firstTokenBurn = (share: string) => burn("turns", "wait longer than 5 s for their first text", share, "5%");
 
-const budget = (period: string) => `{${P},instance="a",tenant="acme",scope="team",scope_id="red",period="${period}"}`;
-const budgetLabels = (period: string) => ({
+const budget = (period: string, dryRun = false) =>
+  `{${P},instance="a",tenant="acme",scope="team",scope_id="red",period="${period}",dry_run="${dryRun}"}`;
+const budgetLabels = (period: string, dryRun = false) => ({
   namespace: "p",
   tenant: "acme",
   scope: "team",
   scope_id: "red",
   period,
+  dry_run: String(dryRun),
 });
 /** Both sidecars tell of a budget; the alert must not count it twice. */
 const twice = (series: Record<string, string>): Record<string, string> =>
@@ -597,6 +599,65 @@ export const ALERT_CASES: readonly AlertCase[] = [
           of: { unit },
           summary: `team red of acme: the month's ${unit} budget is spent`,
           description: `100 ${unit} are spent or held; calls are refused with BUDGET_EXHAUSTED until the period ends.`,
+        },
+      ],
+    },
+    {
+      alert: "ParleyBudgetBurn",
+      when: `a fifth of a day's ${unit} goes in an hour, of a budget that only counts`,
+      series: twice({
+        [`parley_budget_spent_${unit}${budget("day", true)}`]: "0+4x300",
+        [`parley_budget_limit_${unit}${budget("day", true)}`]: "1200x300",
+      }),
+      atMinute: 90,
+      fires: [
+        {
+          severity: "warning",
+          labels: budgetLabels("day", true),
+          of: { unit },
+          summary: `team red of acme: a ${unit} budget burns 4 times as fast as its day allows (dry run: nobody is refused)`,
+          description:
+            "20% of the limit went in a short time (10 minutes of an hour, an hour of a day, six hours of a month).",
+        },
+      ],
+    },
+    {
+      alert: "ParleyBudgetExhaustionForecast",
+      when: `a day's ${unit} will be gone at 17 o'clock, of a budget that only counts`,
+      series: twice({
+        [`parley_budget_spent_${unit}${budget("day", true)}`]: rising(1),
+        [`parley_budget_limit_${unit}${budget("day", true)}`]: "1000x3000",
+      }),
+      atMinute: 600,
+      fires: [
+        {
+          severity: "warning",
+          labels: budgetLabels("day", true),
+          of: { unit },
+          summary: `team red of acme: the day's ${unit} budget will not last (dry run: nobody is refused)`,
+          description: `At its present pace 1.44k ${unit} will be spent by the period's end, more than the limit.`,
+        },
+      ],
+    },
+    {
+      alert: "ParleyBudgetExhausted",
+      when: `the limit of ${unit} of a budget that only counts is reached, and one that binds has some left`,
+      series: twice({
+        [`parley_budget_spent_${unit}${budget("month", true)}`]: "100x30",
+        [`parley_budget_held_${unit}${budget("month", true)}`]: "20x30",
+        [`parley_budget_limit_${unit}${budget("month", true)}`]: "100x30",
+        [`parley_budget_spent_${unit}${budget("day")}`]: "90x30",
+        [`parley_budget_held_${unit}${budget("day")}`]: "9x30",
+        [`parley_budget_limit_${unit}${budget("day")}`]: "100x30",
+      }),
+      atMinute: 10,
+      fires: [
+        {
+          severity: "warning",
+          labels: budgetLabels("month", true),
+          of: { unit },
+          summary: `team red of acme: the month's ${unit} budget is spent (dry run: nobody is refused)`,
+          description: `120 ${unit} are spent or held; a budget that binds would refuse calls until the period ends.`,
         },
       ],
     },

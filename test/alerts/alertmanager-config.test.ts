@@ -167,5 +167,5 @@ function matches(matcher: string, labels: Readonly<Record<string, string>>): boo
 
 /** A summary as a page shows it: labels by their names, what only some alerts have left out. */
 function asText(template: string): string {
-  return template.replaceAll(/{{ with .*?{{ end }}/g, "").replaceAll(/{{ \$labels\.(\w+) }}/g, "*$1*");
+  return template.replaceAll(/{{ (?:with|if) .*?{{ end }}/g, "").replaceAll(/{{ \$labels\.(\w+) }}/g, "*$1*");
 }

@@ -36,13 +36,22 @@ export interface MonitoringStack {
 /** Keys and the URL that stand in files; the last part of a URL is the receiver. */
 export const SECRETS = { pagerDutyKey: "pd-key-of-the-test", switchToken: "switch-token-of-the-test" };
 
-/** Starts them on rules and on targets (`host:port`), scraping and evaluating each second. */
+/** The label `namespace` of all that is scraped. */
+export const NAMESPACE = "test";
+
+/**
+ * Starts them on rules and on targets (`host:port`), scraping and evaluating each second.
+ *
+ * @param alertmanagerPort Where Alertmanager listens, for whoever has to know it before. Default: a free port.
+ */
 export async function startMonitoring({
   rules,
   targets,
+  alertmanagerPort: wantedPort,
 }: {
   readonly rules: string;
   readonly targets: readonly string[];
+  readonly alertmanagerPort?: number;
 }): Promise<MonitoringStack> {
   const folder = await mkdtemp(join(tmpdir(), "parley-monitoring-"));
   const received: Notification[] = [];
@@ -59,7 +68,9 @@ export async function startMonitoring({
   receiver.listen(0, "127.0.0.1");
   await once(receiver, "listening");
   const receiverUrl = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
-  const [prometheusPort, alertmanagerPort] = await freePorts(2);
+  const [prometheusPort, freePort] = await freePorts(2);
+  const alertmanagerUrl = `http://127.0.0.1:${wantedPort ?? freePort}`;
+  const alertmanagerAddress = new URL(alertmanagerUrl).host;
   const write = (name: string, text: string) => writeFile(join(folder, name), text);
   await write("pagerduty-routing-key", SECRETS.pagerDutyKey);
   await write("slack-url", `${receiverUrl}/slack`);
@@ -79,8 +90,8 @@ export async function startMonitoring({
     stringify({
       global: { scrape_interval: "1s", evaluation_interval: "1s" },
       rule_files: [join(folder, "rules.yml")],
-      alerting: { alertmanagers: [{ static_configs: [{ targets: [`127.0.0.1:${alertmanagerPort}`] }] }] },
-      scrape_configs: [{ job_name: "parley", static_configs: [{ targets, labels: { namespace: "test" } }] }],
+      alerting: { alertmanagers: [{ static_configs: [{ targets: [alertmanagerAddress] }] }] },
+      scrape_configs: [{ job_name: "parley", static_configs: [{ targets, labels: { namespace: NAMESPACE } }] }],
     }),
   );
   const started: Awaited<ReturnType<typeof start>>[] = [];
@@ -92,10 +103,10 @@ export async function startMonitoring({
   };
   try {
     started.push(
-      await start("prometheus-alertmanager", `http://127.0.0.1:${alertmanagerPort}/-/ready`, [
+      await start("prometheus-alertmanager", `${alertmanagerUrl}/-/ready`, [
         `--config.file=${join(folder, "alertmanager.yml")}`,
         `--storage.path=${join(folder, "alertmanager")}`,
-        `--web.listen-address=127.0.0.1:${alertmanagerPort}`,
+        `--web.listen-address=${alertmanagerAddress}`,
         "--cluster.listen-address=",
       ]),
     );

@@ -61,6 +61,7 @@ describe("what the variables must be", () => {
     ["SLO_TURN_SUCCESS_PERCENT", "93", "must be a number from 94 to 99.999"],
     ["SLO_REQUEST_LATENCY_SECONDS", "0.7", "must be one of 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5"],
     ["ALERT_COST_DRIFT_PERCENT", "two", "must be a number from 0.1 to 50"],
+    ["ALERT_NAMESPACE", "n".repeat(254), "must be at most 253 characters"],
     ["ALERT_RUNBOOK_URL", "runbooks", "must be an http:// or https:// URL"],
   ])("%s=%s is refused", (name, value, rule) => {
     expect(() => loadAlertSettings({ [name]: value })).toThrow(ConfigError);

@@ -16,7 +16,8 @@ import {
 } from "./clients.ts";
 import { PACED_REPLY, SLOW_REPLY, shareParts } from "./parts.ts";
 
-// A process gets SIGTERM while turns run, others wait, and others yet are only read.
+// A process gets SIGTERM while turns run, others wait, and others yet are only read. One test at a time: what one process hands
+// over, any other on the same Redis takes, be it another test's.
 
 const parts = shareParts();
 /** So long that whoever waited for it would be late. */
@@ -33,7 +34,7 @@ function ready(service: ServiceProcess): Promise<number> {
   return service.readiness().then(({ status }) => status);
 }
 
-test.concurrent("turns that run are read to their end, those that wait have their turn, and the next calls go elsewhere", async () => {
+test("turns that run are read to their end, those that wait have their turn, and the next calls go elsewhere", async () => {
   const { startReplica, logOf } = parts();
   const leaving = await startReplica({ LEASE_MS, DRAIN_MS: "60000" });
   const running = await Promise.all(
@@ -75,7 +76,7 @@ test.concurrent("turns that run are read to their end, those that wait have thei
   expect(leaving.logged({ msg: "turn ended" })).toHaveLength(33);
 });
 
-test.concurrent("turns that outlast the drain end with their cursor and go on elsewhere at once, lease or no lease", async () => {
+test("turns that outlast the drain end with their cursor and go on elsewhere at once, lease or no lease", async () => {
   const { startReplica, logOf, model, toolCalls } = parts();
   const leaving = await startReplica({ LEASE_MS, DRAIN_MS: "200" });
   const running = [...threeWires.entries()].flatMap(([index, wire]) => {
@@ -142,7 +143,7 @@ function cursorOf(reading: { events: Parameters<typeof expectWhole>[0] }) {
   return { turnId, lastSequence: reading.events.at(-1)?.sequence ?? 0n };
 }
 
-test.concurrent("those who read another process's turn here are sent on with their cursor", async () => {
+test("those who read another process's turn here are sent on with their cursor", async () => {
   const { startReplica } = parts();
   const leaving = await startReplica({ LEASE_MS, DRAIN_MS: "200" });
   const running = b.stream("", "read me elsewhere", "endless", { idempotencyKey: "elsewhere" });

@@ -48,7 +48,8 @@ test("answers of Redis are lost, and what was asked is asked again", async () =>
   const caller = callerOf(service);
   proxy.lose(0.01, 7);
   const turns: { message: string; reading: Reading }[] = [];
-  for (let round = 0; round < 5; round++) {
+  // However many the losses keep from being admitted.
+  for (let round = 0; round < 5 || turns.length <= TURNS; round++) {
     const some = Array.from({ length: TURNS }, (_, index) => {
       const message = `lossy ${round} ${index}`;
       return { message, reading: caller.stream("", message, "quick") };
@@ -58,7 +59,6 @@ test("answers of Redis are lost, and what was asked is asked again", async () =>
     turns.push(...some.filter(({ reading }) => turnIdOf(reading) !== ""));
   }
   proxy.heal();
-  expect(turns.length).toBeGreaterThan(TURNS);
   await vi.waitFor(async () => expect(await service.metric("parley_turns_in_flight")).toBe(0), { timeout: 20_000 });
   await expectAddsUp(parts.redis);
   const charges = chargesOf(await rowsOf(parts.redis));

@@ -4,7 +4,7 @@ import { eventually, useBrowser } from "../support/browser.ts";
 import { textContrasts } from "../support/contrast.ts";
 import { useTestApp } from "../support/use-app.ts";
 import { hasFocus } from "./console.ts";
-import { spend } from "./spent.ts";
+import { settle, spend } from "./spent.ts";
 
 // The Costs page for everybody: by keyboard, by screen reader, in light and dark, on a narrow screen.
 
@@ -67,6 +67,26 @@ describe.each(["light", "dark"] as const)("in %s", (colorScheme) => {
     expect(contrasts.length).toBeGreaterThan(5);
     expect(contrasts.filter(({ ratio }) => ratio < 4.5)).toEqual([]);
   });
+});
+
+test("the chart says whose hours and days it has, and a button is as wide as its words", async () => {
+  const page = await visit(`${WEEK}&by=team`);
+  await page.getByText("Days are UTC").waitFor();
+  await page.getByRole("combobox", { name: "Time" }).selectOption("day");
+  await page.getByText("Hours are UTC").waitFor();
+  for (let index = 0; index < 51; index += 1) {
+    await settle(app.stores.accounts, {
+      recordId: `crowd-${index}`,
+      userId: `crowd-${index}`,
+      team: "crowd",
+      costMicroUsd: 1n,
+    });
+  }
+  await page.getByRole("combobox", { name: "By" }).selectOption("user");
+  const more = page.getByRole("button", { name: /^Show all \d+$/ });
+  expect((await more.boundingBox())?.width).toBeLessThan(200);
+  await more.click();
+  await groupsTable(page).getByRole("link", { name: "crowd-50" }).waitFor();
 });
 
 test.each(VIEWS)("at 360 pixels %s fits: only tables scroll, within themselves", async (query) => {

@@ -170,6 +170,26 @@ test("a session that a group leads to shows the group's part, and all of it when
   await eventually(() => totalOf(page)).toBe(sumOf(all));
 });
 
+test("the way down reads what is shown, not all that was spent", async () => {
+  const page = await visit(`${WEEK}&by=team`);
+  await groupsTable(page).getByRole("link", { name: "red" }).waitFor();
+  const answerTo = async (method: string, act: () => Promise<void>): Promise<string> => {
+    const [response] = await Promise.all([page.waitForResponse((one) => one.url().includes(method)), act()]);
+    await response.finished();
+    return (await response.body()).toString("latin1");
+  };
+  const sessions = await answerTo("/QueryUsage", () => groupsTable(page).getByRole("link", { name: "red" }).click());
+  expect(sessions).toContain("red-session-1");
+  expect(sessions).not.toMatch(/(blue|green)-session/);
+  const turnRows = await answerTo("/ExportUsage", () =>
+    table(page, /^Spend by session/)
+      .getByRole("link", { name: "red-session-1" })
+      .click(),
+  );
+  expect(turnRows).toContain("red-session-1.turn-");
+  expect(turnRows).not.toMatch(/red-session-[02-4]|(blue|green)-session/);
+});
+
 describe("the CSV", () => {
   async function csvOf(page: Page): Promise<Record<string, string>[]> {
     await page.locator(".costs-sum").waitFor();
@@ -200,7 +220,7 @@ describe("the CSV", () => {
   });
 });
 
-test("budgets show what is spent, held and left, and what only counts", async () => {
+test("budgets show what is spent, held and left, and what refuses nobody", async () => {
   const { accounts } = app.stores;
   const holding = { tenant: "default", team: "red", costMicroUsd: 123_456n, promptTokens: 700n, completionTokens: 77n };
   await startedCall(accounts, call("under way", holding), "me");
@@ -217,7 +237,7 @@ test("budgets show what is spent, held and left, and what only counts", async ()
   expect(await red.textContent()).toContain("Held777 tokens");
   expect(await red.textContent()).toContain("Limit5,000,000 tokens");
   expect(await red.getByRole("img").count()).toBe(2);
-  expect(await item("Team blue, per month").textContent()).toContain("only counts");
+  expect(await item("Team blue, per month").textContent()).toContain("dry run: refuses nobody");
   const each = item("Each user without a budget of its own, per day");
   expect(await each.textContent()).toContain("Limit$100.00");
   expect(await each.textContent()).not.toContain("Spent");

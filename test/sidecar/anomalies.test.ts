@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, test, vi } from "vitest";
+import { parse } from "yaml";
 import { type AnomalyKind, historyBefore, isAnomaly, LIMITS, WATCH_MS } from "../../sidecar/anomaly-rules.ts";
 import type { Rollups } from "../../sidecar/rollups.ts";
 import { createMemoryRollups } from "../../sidecar/rollups-memory.ts";
@@ -218,10 +219,15 @@ describe.each([
     onTestFinished(() => void alertmanager.close());
     const url = `http://127.0.0.1:${(alertmanager.address() as AddressInfo).port}/alerts/`;
     await spend({ userId: "", sessionId: "s-new", promptTokens: 260_000n });
-    await told({ ALERTMANAGER_URL: url });
+    const env = {
+      ALERTMANAGER_URL: url,
+      ALERT_NAMESPACE: "parley",
+      ALERT_RUNBOOK_URL: "https://runbooks.example.com/",
+    };
+    await told(env);
     await vi.waitFor(() => expect(posts).toHaveLength(1));
     refuses = false;
-    await told({ ALERTMANAGER_URL: url });
+    await told(env);
     await vi.waitFor(() => expect(posts).toHaveLength(2));
     for (const { path, alerts } of posts) {
       expect(path).toBe("/alerts/api/v2/alerts");
@@ -230,6 +236,8 @@ describe.each([
           labels: {
             alertname: "ParleyCostAnomaly",
             severity: "warning",
+            service: "parley",
+            namespace: "parley",
             kind: "anomaly",
             anomaly: "token_burst",
             tenant,
@@ -238,6 +246,8 @@ describe.each([
           },
           annotations: {
             summary: expect.stringMatching(/^Session s-new of tenant default spends far more tokens/),
+            description: "260001 tokens in five minutes.",
+            runbook_url: "https://runbooks.example.com/ParleyCostAnomaly.md",
             session_id: "s-new",
             value: "260001",
           },
@@ -249,14 +259,42 @@ describe.each([
   });
 });
 
+test("an anomaly that is posted has the labels of the rule of its name, and the same runbook", async () => {
+  const url = await startAlertmanager();
+  const accounts = createMemoryAccountStore();
+  const rollups = createMemoryRollups({ accounts });
+  await accounts.settle(settled("c1", { tenant, promptTokens: 260_000n, holdTime: timestampFromMs(Date.now()) }));
+  const { sidecar } = await startTestSidecar({ accounts, rollups, env: { ALERTMANAGER_URL: url } });
+  onTestFinished(() => sidecar.close());
+  const posted = await vi.waitFor(async () => {
+    const [first] = (await (await fetch(`${url}/api/v2/alerts`)).json()) as PostedAlert[];
+    if (first === undefined) throw new Error("nothing was posted");
+    return first;
+  });
+  const { groups } = parse(await (await fetch(`${sidecar.opsUrl}/rules`)).text()) as {
+    groups: { rules: ({ alert?: string } & PostedAlert)[] }[];
+  };
+  const rule = groups.flatMap(({ rules }) => rules).find(({ alert }) => alert === posted.labels.alertname);
+  expect(rule?.alert).toBe("ParleyCostAnomaly");
+  expect(posted.labels).toMatchObject(rule?.labels ?? {});
+  expect(posted.annotations.runbook_url).toBe(rule?.annotations.runbook_url);
+  // What it has beside them is what the metric's labels give the rule, and whose it is.
+  const own = Object.keys(posted.labels).filter((name) => rule?.labels[name] === undefined);
+  expect(own.toSorted()).toEqual(["alertname", "anomaly", "scope", "scope_id", "tenant"]);
+});
+
+interface PostedAlert {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
 test("a real Alertmanager has each anomaly once, though two sidecars post it", async () => {
   const url = await startAlertmanager();
   const accounts = createMemoryAccountStore();
   const rollups = createMemoryRollups({ accounts });
   const holdTime = timestampFromMs(Date.now());
   await accounts.settle(settled("c1", { tenant, sessionId: "s-new", promptTokens: 260_000n, holdTime }));
-  const alertsThere = async (): Promise<{ labels: Record<string, string>; annotations: Record<string, string> }[]> =>
-    (await (await fetch(`${url}/api/v2/alerts`)).json()) as never;
+  const alertsThere = async () => (await (await fetch(`${url}/api/v2/alerts`)).json()) as PostedAlert[];
   const names = async () => (await alertsThere()).map(({ labels }) => `${labels.anomaly} ${labels.scope}`).toSorted();
   const expected = ["token_burst session", "token_burst user"];
   for (let posts = 0; posts < 2; posts += 1) {
@@ -314,7 +352,7 @@ test("what is remembered of users and sessions expires, and is swept before", as
     const holdTime = timestampFromMs(Date.now() - 1_000);
     await accounts.settle(settled(`c${index}`, { tenant, turnId: `t${index}`, promptTokens: 300_000n, holdTime }));
   }
-  await redis.hset("{a:default}:watch:user:ann", Object.fromEntries(Array.from({ length: 120 }, (_, at) => [at, 1])));
+  await redis.hset("{a:default}:watch:1:user:ann", Object.fromEntries(Array.from({ length: 120 }, (_, at) => [at, 1])));
   await rollups.apply(tenant, await rollups.take(tenant, 300));
   expect(await redis.pttl("{a:default}:suspicions")).toBeGreaterThan(0);
   const suspicions = await rollups.suspicions(tenant);
@@ -325,11 +363,19 @@ test("what is remembered of users and sessions expires, and is swept before", as
     expect(await rollups.judge(tenant, suspicion, true)).toBe(false);
   }
   expect(await rollups.suspicions(tenant)).toEqual([]);
+  // What a newer release suspects, or has told of, is left to it.
+  await redis.hset("{a:default}:suspicions", "n", '[2,"unheard of"]');
+  const open = (await rollups.anomalies(tenant)).length;
+  expect(open).toBeGreaterThan(0);
+  await redis.hset("{a:default}:anomalies", "n", `${Date.now()} [2,"unheard of"]`);
+  expect(await rollups.suspicions(tenant)).toEqual([]);
+  expect(await rollups.anomalies(tenant)).toHaveLength(open);
+  expect(await redis.hget("{a:default}:suspicions", "n")).not.toBeNull();
   const keys = await redis.keys("*:watch:*");
-  expect(keys.toSorted()).toEqual(["{a:default}:watch:session:s1", "{a:default}:watch:user:ann"]);
+  expect(keys.toSorted()).toEqual(["{a:default}:watch:1:session:s1", "{a:default}:watch:1:user:ann"]);
   for (const key of [...keys, "{a:default}:anomalies"]) expect(await redis.pttl(key), key).toBeGreaterThan(0);
   for (const key of keys) expect(await redis.pttl(key)).toBeGreaterThan(WATCH_MS.history);
-  expect(Object.keys(await redis.hgetall("{a:default}:watch:user:ann")).length).toBeLessThan(3);
+  expect(Object.keys(await redis.hgetall("{a:default}:watch:1:user:ann")).length).toBeLessThan(3);
 });
 
 /** Keeps the facts of warnings. */

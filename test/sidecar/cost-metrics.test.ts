@@ -64,8 +64,7 @@ describe("the metrics of cost", () => {
       limitMicroUsd: 5n,
       limitTokens: 6n,
     });
-    const standing = { pending: 0, lagMs: 0 };
-    metrics.accounts([{ tenant: "acme", standing, rollupMicroUsd: 1n, ledgerMicroUsd: 1n, budgets: [budget] }]);
+    metrics.accounts([{ tenant: "acme", rollupMicroUsd: 1n, ledgerMicroUsd: 1n, budgets: [budget] }]);
     const families = [...(await registry.getMetricsAsJSON()), ...(await releases.getMetricsAsJSON())];
     const described = families.map(({ name, type, help, values }) => {
       const labels = new Set(values.flatMap((value) => Object.keys(value.labels)));
@@ -143,7 +142,7 @@ describe("what a sidecar says of accounts", () => {
     const rollups = createMemoryRollups({ accounts });
     const tenant = "acme";
     await accounts.setBudget(tenant, { scope: "user:ann", period: "day", limitMicroUsd: 90_000_000n, dryRun: false });
-    await accounts.setBudget(tenant, { scope: "team:red", period: "hour", limitTokens: 500n, dryRun: false });
+    await accounts.setBudget(tenant, { scope: "team:red", period: "hour", limitTokens: 500n, dryRun: true });
     for (const id of ["c1", "c2", "c3"]) {
       await accounts.hold(call(id, { costMicroUsd: 2_000_000n }));
       if (id !== "c3")
@@ -159,7 +158,7 @@ describe("what a sidecar says of accounts", () => {
         .find((line) => line.startsWith(start))
         ?.split(" ")
         .at(-1);
-    const budget = 'tenant="acme",scope="user",scope_id="ann",period="day"';
+    const budget = 'tenant="acme",scope="user",scope_id="ann",period="day",dry_run="false"';
     await vi.waitFor(async () =>
       expect((await started.metrics()).includes('parley_rollup_cost_usd{tenant="acme",')).toBe(true),
     );
@@ -167,8 +166,12 @@ describe("what a sidecar says of accounts", () => {
       limit: value(`parley_budget_limit_usd{${budget}`),
       spent: value(`parley_budget_spent_usd{${budget}`),
       held: value(`parley_budget_held_usd{${budget}`),
-      tokens: value('parley_budget_limit_tokens{tenant="acme",scope="team",scope_id="red",period="hour"'),
-      spentTokens: value('parley_budget_spent_tokens{tenant="acme",scope="team",scope_id="red",period="hour"'),
+      tokens: value(
+        'parley_budget_limit_tokens{tenant="acme",scope="team",scope_id="red",period="hour",dry_run="true"',
+      ),
+      spentTokens: value(
+        'parley_budget_spent_tokens{tenant="acme",scope="team",scope_id="red",period="hour",dry_run="true"',
+      ),
       ledger: value('parley_ledger_cost_usd{tenant="acme"'),
       up: value("parley_usage_up"),
     }).toEqual({ limit: "90", spent: "2.5", held: "2", tokens: "500", spentTokens: "4", ledger: "2.5", up: "1" });
@@ -177,6 +180,64 @@ describe("what a sidecar says of accounts", () => {
     expect(cost).toEqual([
       'parley_cost_usd_total{tenant="acme",team="red",use_case="help",model="gpt-4",type="total",version="0.4.0",track="stable"} 1.25',
     ]);
+    await started.sidecar.close();
+  });
+
+  it("is how old the oldest row is that is not in the rollups when they are read, not when a watch last looked", async () => {
+    const accounts = createMemoryAccountStore();
+    const rollups = createMemoryRollups({ accounts });
+    let holdsUp = true;
+    const started = await startTestSidecar({
+      accounts,
+      rollups: { ...rollups, take: async (tenant, limit) => (holdsUp ? [] : rollups.take(tenant, limit)) },
+    });
+    const read = async (): Promise<{ lag: number; pending: number }> => {
+      const text = await started.metrics();
+      const value = (name: string) => Number(new RegExp(`^${name}\\{.*\\} (\\S+)$`, "m").exec(text)?.[1]);
+      return { lag: value("parley_ledger_lag_seconds"), pending: value("parley_ledger_pending") };
+    };
+    expect(await read()).toEqual({ lag: 0, pending: 0 });
+    const sinceMs = performance.now();
+    for (const id of ["c1", "c2"]) {
+      await accounts.hold(call(id));
+      await accounts.settle(settled(id));
+    }
+    expect((await read()).pending).toBe(2);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    const { lag } = await read();
+    expect(lag).toBeGreaterThan(0.05);
+    expect(lag).toBeLessThanOrEqual((performance.now() - sinceMs) / 1_000 + 0.01);
+    holdsUp = false;
+    await vi.waitFor(async () => expect(await rollups.standing("acme")).toMatchObject({ pending: 0 }), 10_000);
+    expect(await read()).toEqual({ lag: 0, pending: 0 });
+    await started.sidecar.close();
+  });
+
+  it("can be read while the store hangs, and the ledger's age grows", async () => {
+    const accounts = createMemoryAccountStore();
+    const rollups = createMemoryRollups({ accounts });
+    const over = Promise.withResolvers<void>();
+    let hangs = false;
+    const started = await startTestSidecar({
+      accounts,
+      rollups: {
+        ...rollups,
+        async standing(tenant) {
+          if (hangs) await over.promise;
+          return rollups.standing(tenant);
+        },
+      },
+    });
+    await accounts.hold(call("c1"));
+    const lag = async () => Number(/^parley_ledger_lag_seconds\{.*\} (\S+)$/m.exec(await started.metrics())?.[1]);
+    expect(await lag()).toBe(0);
+    hangs = true;
+    const first = await lag();
+    expect(first).toBeGreaterThan(0);
+    expect(await lag()).toBeGreaterThan(first);
+    hangs = false;
+    over.resolve();
+    await vi.waitFor(async () => expect(await lag()).toBe(0));
     await started.sidecar.close();
   });
 

@@ -66,8 +66,8 @@ test("keys of rollups are in the account's slot, expire, and have their format's
   await applyAll(rollups, tenant);
   const keys = await redis.keys("*rollup*");
   expect(keys.toSorted().map((key) => key.replace(/\d{6,}/, "<start>"))).toEqual([
-    "{a:acme}:rollup-batch:one",
-    "{a:acme}:rollup-unpriced:<start>",
+    "{a:acme}:rollup-batch:1:one",
+    "{a:acme}:rollup-unpriced:1:<start>",
     "{a:acme}:rollup:day:<start>",
     "{a:acme}:rollup:hour:<start>",
     "{a:acme}:rollup:month:<start>",

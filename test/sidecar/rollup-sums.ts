@@ -78,6 +78,54 @@ export async function checkRollups(
   return { rows: rows.length };
 }
 
+/** Sums by group and kind, such as `["red","help","gpt-4","0.4.0","prompt"]`; money in millionths. No sum is 0. */
+export type Totals = ReadonlyMap<string, bigint>;
+
+/** What the counters of processes say together of an account; each text is what one of them shows to Prometheus. */
+export function countedBy(texts: readonly string[], tenant: string): Totals {
+  const totals = new Map<string, bigint>();
+  for (const text of texts) {
+    for (const [, metric, labels = "", value] of text.matchAll(/^parley_cost_(usd|tokens)_total\{(.*)\} (\S+)$/gm)) {
+      const of = Object.fromEntries([...labels.matchAll(/(\w+)="([^"]*)"/g)].map(([, name, is]) => [name, is]));
+      if (of.tenant !== tenant) continue;
+      const amount = BigInt(Math.round(Number(value) * (metric === "usd" ? 1e6 : 1)));
+      add(totals, [of.team, of.use_case, of.model, of.version, of.type], amount);
+    }
+  }
+  return totals;
+}
+
+/** What the rollups of months say of the same. */
+export async function rolledUp(rollups: Rollups, tenant: string, monthsMs: readonly number[]): Promise<Totals> {
+  const totals = new Map<string, bigint>();
+  for (const startMs of monthsMs) {
+    for await (const { group, ...sums } of rollups.read(tenant, "month", startMs)) {
+      const { team, useCase, model, version } = group;
+      const of = [team, useCase, model, version];
+      add(totals, [...of, "total"], sums.costMicroUsd);
+      add(totals, [...of, "prompt"], sums.promptTokens - sums.cachedPromptTokens);
+      add(totals, [...of, "cached_prompt"], sums.cachedPromptTokens);
+      add(totals, [...of, "completion"], sums.completionTokens - sums.reasoningTokens);
+      add(totals, [...of, "reasoning"], sums.reasoningTokens);
+    }
+  }
+  return totals;
+}
+
+/** What has come since. */
+export function riseOf(now: Totals, before: Totals): Totals {
+  const totals = new Map(now);
+  for (const [name, amount] of before) add(totals, JSON.parse(name) as string[], -amount);
+  return totals;
+}
+
+function add(totals: Map<string, bigint>, name: readonly (string | undefined)[], amount: bigint): void {
+  const key = JSON.stringify(name);
+  const sum = (totals.get(key) ?? 0n) + amount;
+  if (sum === 0n) totals.delete(key);
+  else totals.set(key, sum);
+}
+
 function byName(groups: ReadonlyMap<string, Sums>) {
   return [...groups]
     .map(([field, sums]) => ({ ...decodeGroup(field), sums: sums.map(String).join(" ") }))

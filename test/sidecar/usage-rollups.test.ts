@@ -9,7 +9,7 @@ import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { periodOf } from "../../src/accounts/budget-periods.ts";
 import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
-import { rowsOf, sumUsage } from "../../src/accounts/usage-query.ts";
+import { dimensionOf, rowsOf, sumUsage, type UsageFilters } from "../../src/accounts/usage-query.ts";
 import { makeApiKey } from "../../src/identity/api-keys.ts";
 import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
@@ -33,8 +33,14 @@ afterAll(async () => {
 
 describe("the periods that answer a question", () => {
   const nowMs = Date.parse("2026-11-25T10:20:00Z");
-  const question = (start: string, end: string, interval = UsageInterval.UNSPECIFIED, groupBy: UsageDimension[] = []) =>
-    periodsFor({ tenant, groupBy, interval, startMs: Date.parse(start), endMs: Date.parse(end) }, nowMs)?.map(
+  const question = (
+    start: string,
+    end: string,
+    interval = UsageInterval.UNSPECIFIED,
+    groupBy: UsageDimension[] = [],
+    filters: UsageFilters = new Map(),
+  ) =>
+    periodsFor({ tenant, groupBy, interval, filters, startMs: Date.parse(start), endMs: Date.parse(end) }, nowMs)?.map(
       ({ period, startMs }) => `${period} ${new Date(startMs).toISOString().slice(0, 13)}`,
     );
 
@@ -66,6 +72,10 @@ describe("the periods that answer a question", () => {
     expect(
       question("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z", UsageInterval.DAY, [UsageDimension.SESSION]),
     ).toBeUndefined();
+    const [start, end] = ["2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z"];
+    const ofSession = new Map([[UsageDimension.SESSION, new Set(["s1"])]]);
+    expect(question(start, end, UsageInterval.DAY, [], ofSession)).toBeUndefined();
+    expect(question(start, end, UsageInterval.DAY, [], new Map([[UsageDimension.TEAM, new Set([""])]]))).toBeDefined();
     expect(question("2026-11-01T00:00:01Z", "2026-11-02T00:00:00Z")).toBeUndefined();
     expect(question("2026-11-01T00:00:00Z", "2026-11-02T00:30:00Z")).toBeUndefined();
     expect(question("2026-01-01T00:00:00Z", "2026-11-02T00:00:00Z", UsageInterval.HOUR)).toBeUndefined();
@@ -140,7 +150,7 @@ describe.each([
     for (const [startMs, endMs] of ranges) {
       for (const interval of [UsageInterval.UNSPECIFIED, UsageInterval.HOUR, UsageInterval.DAY, UsageInterval.MONTH]) {
         for (const groupBy of groupings) {
-          const question = { tenant, groupBy, interval, startMs, endMs };
+          const question = { tenant, groupBy, interval, filters: new Map(), startMs, endMs };
           expect(periodsFor(question, Date.now())).toBeDefined();
           const expected = await sumUsage(rowsOf(accounts, question), question);
           expect(expected.length).toBeGreaterThan(0);
@@ -157,6 +167,76 @@ describe.each([
     const times = { startTime: timestampFromMs(Date.now() - 5 * DAY_MS), endTime: timestampFromMs(Date.now() + 1_000) };
     const { groups } = await started.usage().queryUsage({ ...times, groupBy: [UsageDimension.SESSION] });
     expect(groups).toMatchObject([{ values: ["s1"], calls: 60n }]);
+  });
+
+  const FILTERS: readonly (readonly [name: string, filters: { dimension: UsageDimension; values: string[] }[]])[] = [
+    ["a tenant, the own one", [{ dimension: UsageDimension.TENANT, values: [tenant] }]],
+    ["a team", [{ dimension: UsageDimension.TEAM, values: ["red"] }]],
+    ["two users", [{ dimension: UsageDimension.USER, values: ["u0", "u2"] }]],
+    ["no use case", [{ dimension: UsageDimension.USE_CASE, values: [""] }]],
+    ["an agent", [{ dimension: UsageDimension.AGENT, values: ["critic"] }]],
+    ["a model", [{ dimension: UsageDimension.MODEL, values: ["odd"] }]],
+    ["a version", [{ dimension: UsageDimension.VERSION, values: ["0.3.0"] }]],
+    ["a session", [{ dimension: UsageDimension.SESSION, values: ["s1"] }]],
+    [
+      "a team and a user",
+      [
+        { dimension: UsageDimension.TEAM, values: ["blue"] },
+        { dimension: UsageDimension.USER, values: ["u1"] },
+      ],
+    ],
+  ];
+
+  it.each(FILTERS)(
+    "of %s is what the ledger has of it: by rollups, by the ledger, as rows and as CSV",
+    async (_, filters) => {
+      await fill();
+      await accounts.settle(
+        settled("elsewhere", { tenant, sessionId: "s2", holdTime: timestampFromMs(Date.now()), costMicroUsd: 77n }),
+      );
+      const hourMs = periodOf("hour", Date.now()).startMs;
+      const [startMs, endMs] = [hourMs - 30 * HOUR_MS, hourMs + HOUR_MS];
+      const expected = (await Array.fromAsync(rowsOf(accounts, { tenant, startMs, endMs }))).filter((row) =>
+        filters.every(({ dimension, values }) => values.includes(dimensionOf(row, dimension))),
+      );
+      const costMicroUsd = expected.reduce((sum, row) => sum + row.costMicroUsd, 0n);
+      expect(expected.length).toBeGreaterThan(0);
+      const wholeHours = { startTime: timestampFromMs(startMs), endTime: timestampFromMs(endMs) };
+      for (const times of [wholeHours, { ...wholeHours, startTime: timestampFromMs(startMs + 1) }]) {
+        const { groups } = await started.usage().queryUsage({ ...times, filters });
+        expect(groups.map((group) => group.costMicroUsd)).toEqual([costMicroUsd]);
+      }
+      const rows = await Array.fromAsync(started.usage().exportUsage({ ...wholeHours, filters }));
+      expect(rows.map(({ record }) => record?.recordId)).toEqual(expected.map(({ recordId }) => recordId));
+      const query = new URLSearchParams([
+        ["start_time", new Date(startMs).toISOString()],
+        ["end_time", new Date(endMs).toISOString()],
+        ...filters.flatMap(({ dimension, values }) => values.map((value) => [CSV_NAMES[dimension] ?? "", value])),
+      ]);
+      const lines = (await (await csvOf(`?${query}`)).text()).trimEnd().split("\r\n").slice(1);
+      expect(lines.map((line) => line.split(",")[0])).toEqual(expected.map(({ recordId }) => recordId));
+    },
+  );
+
+  const CSV_NAMES: Readonly<Partial<Record<UsageDimension, string>>> = {
+    [UsageDimension.TENANT]: "tenant",
+    [UsageDimension.TEAM]: "team",
+    [UsageDimension.USER]: "user_id",
+    [UsageDimension.USE_CASE]: "use_case",
+    [UsageDimension.AGENT]: "agent",
+    [UsageDimension.MODEL]: "model",
+    [UsageDimension.VERSION]: "version",
+    [UsageDimension.SESSION]: "session_id",
+  };
+
+  it("as CSV is refused by filters that are none: a mistyped one does not give everybody's rows", async () => {
+    const range = "?start_time=2026-01-01T00:00:00Z&end_time=2026-02-01T00:00:00Z";
+    for (const wrong of ["&teem=red", "&tenant=other", `&team=${"x".repeat(257)}`]) {
+      const answer = await csvOf(range + wrong);
+      expect([wrong.slice(0, 9), answer.status]).toEqual([wrong.slice(0, 9), 400]);
+      expect(await answer.text()).toContain("session_id");
+    }
+    expect((await csvOf(`${range}&team=red&team=`)).status).toBe(200);
   });
 
   const csvOf = (query: string, headers: Record<string, string> = {}, method = "GET") =>

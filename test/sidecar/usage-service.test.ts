@@ -223,6 +223,35 @@ describe.each([
     ).toEqual(["group_by", "group_by", "interval"]);
   });
 
+  it("refuses filters that name nothing, name it twice, have no values or too many, or other tenants, each by its field", async () => {
+    const [dimension, values] = [UsageDimension.TEAM, ["red"]];
+    const wrong = [
+      { dimension, values },
+      { dimension, values },
+      { dimension: UsageDimension.UNSPECIFIED, values },
+      { dimension: 99 as UsageDimension, values },
+      { dimension: UsageDimension.USER, values: [] },
+      { dimension: UsageDimension.MODEL, values: Array.from({ length: 101 }, String) },
+      { dimension: UsageDimension.AGENT, values: ["x".repeat(257)] },
+      { dimension: UsageDimension.TENANT, values: [tenant, "other"] },
+    ];
+    const fields = [
+      "filters[1].dimension",
+      "filters[2].dimension",
+      "filters[3].dimension",
+      "filters[4].values",
+      "filters[5].values",
+      "filters[6].values",
+      "filters[7].values",
+    ];
+    const refusal = { code: "InvalidArgument", reason: "INVALID_FIELD", fields };
+    expect(await errorOf(usage.queryUsage({ ...range(), filters: wrong }))).toEqual(refusal);
+    const rows = usage.exportUsage({ ...range(), filters: wrong });
+    expect(await errorOf(Array.fromAsync(rows))).toEqual(refusal);
+    const most = [{ dimension, values: Array.from({ length: 100 }, (_value, index) => `${index}`.padEnd(256, "x")) }];
+    expect((await usage.queryUsage({ ...range(), filters: most })).groups).toEqual([]);
+  });
+
   it("exports all rows, oldest first", async () => {
     for (let index = 0; index < 25; index += 1) await settle(`c${index}`, {});
     const ids: string[] = [];
@@ -290,6 +319,13 @@ describe("UsageService with credentials", () => {
       const chatter = clientOf(sidecar, await keyOf("acme", ["chat"]));
       expect((await mine.queryUsage(range())).groups).toHaveLength(1);
       expect((await others.queryUsage(range())).groups).toHaveLength(0);
+      const ofAcme = { ...range(), filters: [{ dimension: UsageDimension.TENANT, values: ["acme"] }] };
+      expect((await mine.queryUsage(ofAcme)).groups).toHaveLength(1);
+      expect(await Array.fromAsync(mine.exportUsage(ofAcme))).toHaveLength(1);
+      const refusal = { code: "InvalidArgument", reason: "INVALID_FIELD", fields: ["filters[0].values"] };
+      expect(await errorOf(others.queryUsage(ofAcme))).toEqual(refusal);
+      expect(await errorOf(Array.fromAsync(others.exportUsage(ofAcme)))).toEqual(refusal);
+      expect(await errorOf(chatter.queryUsage(ofAcme))).toMatchObject({ reason: "ROLE_MISSING" });
       const budget = { scope: scope({ case: "user", value: "ann" }), period: BudgetPeriod.DAY, limitTokens: 1n };
       expect(await errorOf(mine.setBudget(budget))).toMatchObject({ code: "PermissionDenied", reason: "ROLE_MISSING" });
       expect(await errorOf(chatter.listBudgets({}))).toMatchObject({ reason: "ROLE_MISSING" });

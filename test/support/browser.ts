@@ -1,21 +1,9 @@
-import { accessSync, constants } from "node:fs";
-import { delimiter, join } from "node:path";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
+import { launchChromium } from "./chromium.ts";
 
 /** Longest wait for something that a page should come to show, in milliseconds. */
 const WAIT_MS = 30_000;
-
-/** Nothing but what a test asks for: no updates, no first-run pages, no sandbox (CI runs as root). */
-const FLAGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 
 /** The browser's own line about an answer that is an error: not the page's fault. */
 const FAILED_LOAD = "Failed to load resource";
@@ -43,8 +31,7 @@ export function useBrowser(): Visitor {
   let troubles: string[] = [];
 
   beforeAll(async () => {
-    // Without a userDataDir Playwright makes an empty one, and removes it in the end.
-    browser = await chromium.launch({ executablePath: onPath("chromium"), args: FLAGS });
+    browser = await launchChromium();
   });
   afterAll(() => browser?.close());
   afterEach(async () => {
@@ -90,21 +77,4 @@ export function useBrowser(): Visitor {
 /** Waits until what is read is as the matcher says, as `expect.poll` does; fails with the last value that was read. */
 export function eventually<T>(read: () => T | Promise<T>) {
   return expect.poll(read, { timeout: WAIT_MS, interval: 20 });
-}
-
-/** The whole path of a program. */
-function onPath(name: string): string {
-  const found = (process.env.PATH ?? "")
-    .split(delimiter)
-    .map((folder) => join(folder, name))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-  if (found === undefined) throw new Error(`There is no ${name} on the PATH; make tools installs it.`);
-  return found;
 }

@@ -28,26 +28,41 @@ export async function startFaultProxy(target: { readonly port: number }): Promis
   let delayMs = 0;
   let lost = 0;
   let random = seeded(1);
+  /** Each passes on what may be, one per direction of a connection. */
+  const pumps = new Set<() => void>();
   const sockets = new Set<Socket>();
-  /** What waits for the end of a stall. */
-  let held: (() => void)[] = [];
 
   const pass = (from: Socket, to: Socket): void => {
-    from.on("data", (piece) => {
+    /** In order: whatever changes meanwhile, nothing overtakes what came before it, as TCP has it. */
+    const waiting: { readonly piece: Buffer; readonly dueMs: number }[] = [];
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const pump = (): void => {
+      clearTimeout(timer);
+      for (let next = waiting[0]; next !== undefined && !stalled; next = waiting[0]) {
+        const earlyMs = next.dueMs - performance.now();
+        if (earlyMs > 0) {
+          timer = setTimeout(pump, earlyMs);
+          return;
+        }
+        waiting.shift();
+        if (!to.destroyed) to.write(next.piece);
+      }
+    };
+    pumps.add(pump);
+    from.on("data", (piece: Buffer) => {
       if (lost > 0 && random() < lost) {
         from.destroy();
         to.destroy();
         return;
       }
-      const write = (): void => {
-        if (stalled) held.push(write);
-        else if (!to.destroyed) to.write(piece);
-      };
-      // Equal delays keep the order.
-      if (delayMs > 0) setTimeout(write, delayMs);
-      else write();
+      waiting.push({ piece, dueMs: performance.now() + delayMs });
+      pump();
     });
-    from.on("close", () => to.destroy());
+    from.on("close", () => {
+      clearTimeout(timer);
+      pumps.delete(pump);
+      to.destroy();
+    });
     from.on("error", () => to.destroy());
   };
   const server = createServer({ noDelay: true }, (client) => {
@@ -70,10 +85,9 @@ export async function startFaultProxy(target: { readonly port: number }): Promis
     stalled = false;
     delayMs = 0;
     lost = 0;
-    for (const write of held.splice(0)) write();
+    for (const pump of pumps) pump();
   };
   const cutAll = (): void => {
-    held = [];
     for (const socket of sockets) socket.destroy();
   };
   return {

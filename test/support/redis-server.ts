@@ -136,7 +136,9 @@ async function startOn(
     save: "",
     appendonly: appendOnly ? "yes" : "no",
     appendfsync: "always",
-    "repl-diskless-sync-delay": "0",
+    // Over a disk: a replica that was synchronized without one is sent nothing before its next word, up to a second later,
+    // though both sides call it whole by then. A master that dies meanwhile takes all with it that it has acknowledged.
+    "repl-diskless-sync": "no",
     ...(replicaOf === undefined ? {} : { replicaof: `127.0.0.1 ${replicaOf}` }),
     ...settings,
   }).flatMap(([name, value]) => [`--${name}`, ...value.split(" ")]);

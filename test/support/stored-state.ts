@@ -3,9 +3,16 @@ import { MessageSchema } from "../../gen/parley/chat/v1/message_pb.js";
 import { SessionSchema } from "../../gen/parley/chat/v1/session_pb.js";
 import { TurnSchema } from "../../gen/parley/chat/v1/turn_pb.js";
 import { TurnLogEntrySchema } from "../../gen/parley/storage/v1/turn_log_pb.js";
+import type { Suspicion } from "../../sidecar/anomaly-rules.ts";
+import type { Rollup } from "../../sidecar/rollups.ts";
+import { createRedisRollups } from "../../sidecar/rollups-redis.ts";
+import { periodsOf } from "../../src/accounts/budget-periods.ts";
+import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
+import { holdTimeMsOf } from "../../src/accounts/usage-amounts.ts";
 import { connectRedis } from "../../src/store/redis-connection.ts";
 import { createRedisStore } from "../../src/store/redis-store.ts";
 import { parseTurnId } from "../../src/turns/turn-id.ts";
+import { ledgerOf } from "./ledger.ts";
 
 /** What a release left in Redis, and what it read from it. */
 export interface StoredState {
@@ -15,6 +22,34 @@ export interface StoredState {
   readonly seen: SeenState;
   /** A turn amid which the release was cut, of {@link RUNNING_REQUEST}; absent: the release had none. */
   readonly runningTurnId?: string;
+  /** What sidecars had made of the ledger of {@link BOOKS_TENANT}; absent: the release had no rollups. */
+  readonly books?: StoredBooks;
+}
+
+/** Whose ledger a fixture is caught amid. */
+export const BOOKS_TENANT = "books";
+
+/** The sidecar that took and applied rows of it. */
+export const BOOKS_CONSUMER = "fixture";
+
+/** A ledger of which a part is applied, a part is taken and not applied, and a part is new. */
+export interface StoredBooks {
+  /** When it was so: what is kept of users' histories and of anomalies is of that time. */
+  readonly timeMs: number;
+  /** Rows of the one batch that was applied: the ledger's first. */
+  readonly appliedRows: number;
+  readonly seen: SeenBooks;
+}
+
+/** What sidecars read of it, in JSON. */
+export interface SeenBooks {
+  readonly pending: number;
+  /** By period and start, then by group. */
+  readonly rollups: unknown;
+  readonly costThisMonth: string;
+  /** Each with the history that it is held against. */
+  readonly suspicions: unknown;
+  readonly anomalies: unknown;
 }
 
 /** The configuration of fixtures: whoever restores one goes on with its turn by it, or by what the turn has kept of it. */
@@ -66,4 +101,50 @@ export async function readState(redisUrl: string, sessionId: string): Promise<Se
   } finally {
     await store.close();
   }
+}
+
+/** Reads what sidecars have made of the ledger of {@link BOOKS_TENANT}. */
+export async function readBooks(redisUrl: string): Promise<SeenBooks> {
+  const connection = connectRedis(redisUrl);
+  try {
+    const tenant = BOOKS_TENANT;
+    const accounts = createRedisAccountStore({ connection });
+    const rollups = createRedisRollups({ connection, accounts, consumer: "looking on" });
+    const periods = new Map(
+      (await ledgerOf(accounts, tenant)).flatMap((row) =>
+        periodsOf(holdTimeMsOf(row)).map((period) => [`${period.name}:${period.startMs}`, period] as const),
+      ),
+    );
+    const sums: Record<string, Rollup[]> = {};
+    for (const [name, { name: period, startMs }] of [...periods].toSorted(byName)) {
+      const groups = await Array.fromAsync(rollups.read(tenant, period, startMs));
+      sums[name] = groups.toSorted((a, b) => (JSON.stringify(a.group) < JSON.stringify(b.group) ? -1 : 1));
+    }
+    const withHistory = async (suspicion: Suspicion) => ({
+      ...suspicion,
+      history: (await rollups.history(tenant, suspicion)).toSorted((a, b) => a - b),
+    });
+    const allWithHistory = async (all: readonly Suspicion[]) => {
+      const known = await Promise.all(all.map(withHistory));
+      return known.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
+    };
+    return inJson({
+      pending: (await rollups.standing(tenant)).pending,
+      rollups: sums,
+      costThisMonth: String(await rollups.costThisMonth(tenant)),
+      suspicions: await allWithHistory(await rollups.suspicions(tenant)),
+      anomalies: await allWithHistory(await rollups.anomalies(tenant)),
+    });
+  } finally {
+    await connection.close();
+  }
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1;
+}
+
+function inJson(seen: SeenBooks): SeenBooks {
+  const text = JSON.stringify(seen, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value));
+  return JSON.parse(text) as SeenBooks;
 }

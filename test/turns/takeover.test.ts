@@ -19,10 +19,11 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-const words = fc.array(fc.constantFrom("one ", "two ", "three. ", "TERM", " "), { maxLength: 4 });
+const words = fc.array(fc.constantFrom("one ", "two ", "three. ", "TERM", " "), { maxLength: 3 });
 const line: fc.Arbitrary<Line> = fc.record({
   pieces: words,
-  calls: fc.array(fc.constantFrom("idempotent", "once", "missing"), { maxLength: 2 }),
+  // Of the tool that must not be called twice often: few cuts fall amid a call of it.
+  calls: fc.array(fc.constantFrom("idempotent", "once", "once", "missing"), { maxLength: 3 }),
 });
 const LAST: Line = { pieces: ["That is ", "all. TERMI", "NATE"], calls: [] };
 
@@ -117,9 +118,9 @@ test("cut anywhere, its log is the log of one piece, and no call that has ended 
           seen.unknown++;
       }
     }),
-    { numRuns: 150 },
+    { numRuns: 300 },
   );
-  // The cases that matter have occurred.
+  // The cases that matter have occurred. Of the rarest, `unknown`, 48 are seen on average: five or fewer once in 10^14.
   for (const count of Object.values(seen)) expect(count).toBeGreaterThan(5);
   expect(seen.takeovers).toBeGreaterThan(100);
 });

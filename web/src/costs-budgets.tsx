@@ -25,7 +25,7 @@ function BudgetItem({ budget }: { budget: Budget }) {
     <li class="costs-budget">
       <h3>
         {budgetName(budget)}
-        {dryRun && <span class="badge">only counts</span>}
+        {dryRun && <span class="badge">dry run: refuses nobody</span>}
       </h3>
       {limitMicroUsd !== undefined && (
         <BudgetUse

@@ -56,6 +56,7 @@ export function CostsChart({
       >
         {asTable ? "Hide the figures" : "Show the figures"}
       </button>
+      <span class="hint"> · {each === "hour" ? "Hours" : "Days"} are UTC</span>
       <section
         class={asTable ? "costs-scroll" : "visually-hidden"}
         aria-label={`Figures: ${caption}`}

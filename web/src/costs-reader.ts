@@ -78,9 +78,10 @@ export function createCostsReader({ usage }: { usage: Client<typeof UsageService
     const groupBy = group === undefined ? [DIMENSIONS[by]] : [DIMENSIONS[by], UsageDimension.SESSION];
     const interval = address.each === "hour" ? UsageInterval.HOUR : UsageInterval.DAY;
     const [{ groups }, budgets] = await Promise.all([
-      usage.queryUsage({ ...timesOf(span), groupBy, interval }, { signal }),
+      usage.queryUsage({ ...timesOf(span), groupBy, interval, filters: filtersOf(address) }, { signal }),
       group === undefined ? usage.listBudgets({}, { signal }).then((answer) => answer.budgets) : undefined,
     ]);
+    // A sidecar of a release before filters says all there is.
     const wanted = groups.filter(({ values }) => group === undefined || values[0] === group);
     const summary = summaryOf(wanted, ({ values }) => values[group === undefined ? 0 : 1] ?? "");
     return { address, span, summary, ...(budgets === undefined ? {} : { budgets }) };
@@ -89,10 +90,11 @@ export function createCostsReader({ usage }: { usage: Client<typeof UsageService
   async function* rowsOf(address: CostsAddress, span: TimeSpan, signal: AbortSignal): AsyncGenerator<UsageRecord> {
     const { by, group, session, turn } = address;
     let rowsRead = 0;
-    for await (const { record } of usage.exportUsage(timesOf(span), { signal })) {
+    for await (const { record } of usage.exportUsage({ ...timesOf(span), filters: filtersOf(address) }, { signal })) {
       rowsRead += 1;
       if (rowsRead % TELL_EACH_ROWS === 0) state.set({ ...state.get(), rowsRead });
       if (record === undefined) continue;
+      // Of a turn the service knows the session only; of a release before filters, nothing.
       const isShown =
         (group === undefined || dimensionOf[by](record) === group) &&
         (session === undefined || record.sessionId === session) &&
@@ -133,6 +135,14 @@ export function createCostsReader({ usage }: { usage: Client<typeof UsageService
 
 function timesOf({ startMs, endMs }: TimeSpan) {
   return { startTime: timestampFromMs(startMs), endTime: timestampFromMs(endMs) };
+}
+
+/** What the service leaves out, so that the way down does not read all that was spent. */
+function filtersOf({ by, group, session }: CostsAddress) {
+  return [
+    ...(group === undefined ? [] : [{ dimension: DIMENSIONS[by], values: [group] }]),
+    ...(session === undefined ? [] : [{ dimension: UsageDimension.SESSION, values: [session] }]),
+  ];
 }
 
 function costsProblemOf(error: unknown): Problem {

@@ -71,7 +71,7 @@ export function SumsTable({
         </tfoot>
       </ScrollingTable>
       {shown.length < sums.length && (
-        <button type="button" class="quiet-button" onClick={() => setAll(true)}>
+        <button type="button" class="quiet-button costs-more" onClick={() => setAll(true)}>
           Show all {sums.length.toLocaleString("en")}
         </button>
       )}

@@ -15,6 +15,34 @@ import type { Price } from "./price_pb.js";
 export declare const file_parley_usage_v1_usage_service: GenFile;
 
 /**
+ * UsageFilter narrows usage down to what has one of some values of a dimension.
+ *
+ * @generated from message parley.usage.v1.UsageFilter
+ */
+export declare type UsageFilter = Message<"parley.usage.v1.UsageFilter"> & {
+  /**
+   * The dimension; each at most once in a request.
+   *
+   * @generated from field: parley.usage.v1.UsageDimension dimension = 1;
+   */
+  dimension: UsageDimension;
+
+  /**
+   * The values, 1 to 100 of at most 256 characters each; an empty one is what has no team, say. Of tenants only the
+   * caller's own may be named.
+   *
+   * @generated from field: repeated string values = 2;
+   */
+  values: string[];
+};
+
+/**
+ * Describes the message parley.usage.v1.UsageFilter.
+ * Use `create(UsageFilterSchema)` to create a new message.
+ */
+export declare const UsageFilterSchema: GenMessage<UsageFilter>;
+
+/**
  * UsageGroup is the sum of one group in one interval.
  *
  * @generated from message parley.usage.v1.UsageGroup
@@ -109,6 +137,13 @@ export declare type QueryUsageRequest = Message<"parley.usage.v1.QueryUsageReque
    * @generated from field: parley.usage.v1.UsageInterval interval = 4;
    */
   interval: UsageInterval;
+
+  /**
+   * Only what fits all of them; empty: all usage. Sessions are answered by the ledger, all others by rollups.
+   *
+   * @generated from field: repeated parley.usage.v1.UsageFilter filters = 5;
+   */
+  filters: UsageFilter[];
 };
 
 /**
@@ -156,6 +191,13 @@ export declare type ExportUsageRequest = Message<"parley.usage.v1.ExportUsageReq
    * @generated from field: google.protobuf.Timestamp end_time = 2;
    */
   endTime?: Timestamp | undefined;
+
+  /**
+   * Only rows that fit all of them; empty: all rows.
+   *
+   * @generated from field: repeated parley.usage.v1.UsageFilter filters = 3;
+   */
+  filters: UsageFilter[];
 };
 
 /**
