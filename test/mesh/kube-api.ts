@@ -71,7 +71,7 @@ const CLUSTER_KINDS = new Set(["Namespace", "Node", "CustomResourceDefinition"])
 const PLURALS: Readonly<Record<string, string>> = { NetworkPolicy: "networkpolicies" };
 
 /** Where an object is. */
-export function pathOf({ apiVersion, kind, metadata }: Manifest): string {
+function pathOf({ apiVersion, kind, metadata }: Manifest): string {
   const group = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
   const plural = PLURALS[kind] ?? `${kind.toLowerCase()}s`;
   const namespace = CLUSTER_KINDS.has(kind) ? "" : `/namespaces/${metadata.namespace ?? "chat"}`;

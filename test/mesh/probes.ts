@@ -4,7 +4,7 @@ import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health
 import type { Manifest } from "./kube-api.ts";
 
 /** Asks once, as the kubelet does: by HTTP or by gRPC health. Never rejects. */
-export async function probe(spec: Manifest, { ip, ports }: { ip: string; ports: Manifest[] }): Promise<boolean> {
+async function probe(spec: Manifest, { ip, ports }: { ip: string; ports: Manifest[] }): Promise<boolean> {
   const timeoutMs = (spec.timeoutSeconds ?? 1) * 1_000;
   try {
     if (spec.httpGet !== undefined) {
