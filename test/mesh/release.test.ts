@@ -1,4 +1,7 @@
+import { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { WRITTEN_SCHEMA_KEY } from "../../src/store/redis-keys.ts";
+import { SCHEMA_VERSION } from "../../src/store/stored-formats.ts";
 import {
   askGate,
   checkAffinity,
@@ -219,6 +222,21 @@ test("what no registry has never serves: the rollout stops, the old pods stay, a
   expect(code).not.toBe(0);
   await mesh.routed();
   expectNoneLost(mesh, await runTurns(20, { callers: mesh.callers(2) }));
+});
+
+test("a release two stored formats away is refused before anything is changed", async () => {
+  const redis = new Redis(mesh.redis.url);
+  const pods = mesh.podsOf("stable").map(({ name }) => name);
+  try {
+    await redis.zadd(WRITTEN_SCHEMA_KEY, SCHEMA_VERSION + 2, "newest");
+    const { code, stderr } = await mesh.upgrade({ image: { repository: "registry.test/parley", tag: "0.9.0" } });
+    expect(code).not.toBe(0);
+    expect(stderr).toContain("pre-upgrade");
+    expect(mesh.podsOf("stable").map(({ name }) => name)).toEqual(pods);
+  } finally {
+    await redis.zadd(WRITTEN_SCHEMA_KEY, SCHEMA_VERSION, "newest");
+    redis.disconnect();
+  }
 });
 
 test("copies go to shadows, which write nothing and spend nothing", async () => {
