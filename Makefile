@@ -90,6 +90,7 @@ chart-tools: install
 mesh-tools: chart-tools
 	@$(call need,redis-server,redis-server)
 	@$(call need,ip,iproute2)
+	@$(call need,iptables,iptables)
 	@$(call need,openssl,openssl)
 	@$(call need,pip3,python3-pip)
 	@node test/mesh/mesh-tools.ts

@@ -84,16 +84,24 @@ export async function expectBillEqual(mesh: Mesh): Promise<void> {
     prompt: BigInt(answered.reduce((sum, call) => sum + call.promptTokens, 0)),
     completion: BigInt(answered.reduce((sum, call) => sum + call.completionTokens, 0)),
   };
+  const now = BigInt(Math.floor(Date.now() / 1_000));
+  const range = {
+    startTime: { seconds: now - 86_400n, nanos: 0 },
+    endTime: { seconds: now + 86_400n, nanos: 0 },
+  };
   let last: unknown;
   await until("the ledger to have what the provider has", async () => {
-    const { groups } = await usage.queryUsage({}, { headers });
+    const { groups } = await usage.queryUsage(range, { headers });
     last = {
       calls: groups.reduce((sum, row) => sum + row.calls, 0n),
       prompt: groups.reduce((sum, row) => sum + row.promptTokens, 0n),
       completion: groups.reduce((sum, row) => sum + row.completionTokens, 0n),
     };
     return JSON.stringify(last, text) === JSON.stringify(wanted, text);
-  }).catch(() => expect(last).toEqual(wanted));
+  }).catch((error: unknown) => {
+    if (last === undefined) throw error;
+    expect(last).toEqual(wanted);
+  });
 }
 
 const text = (_: string, value: unknown): unknown => (typeof value === "bigint" ? String(value) : value);
@@ -125,26 +133,54 @@ export async function checkAffinity(mesh: Mesh, { version, track }: { version: s
 }
 
 /**
- * One client's mistakes eject nobody; pods that blame themselves again and again are ejected, at most half of them. An
- * unknown method counts as a pod's own error, so that no pod need be broken for it.
+ * One client's mistakes eject nobody; a pod that says again and again that it is at fault is ejected, and the others answer.
+ * One pod is cut off from Redis, and blames itself until its readiness does so too.
  */
 export async function checkEjection(mesh: Mesh): Promise<void> {
-  const ejections = () => mesh.istio.counter(/outbound.8080.stable.*outlier_detection\.ejections_enforced_total$/);
+  const ejections = () => mesh.istio.counter(/outbound.8080.stable.*outlier_detection.ejections_enforced_total/);
   const before = await ejections();
   const transport = createGrpcTransport({ baseUrl: mesh.istio.url });
   const unknown = { ...ChatService.method.getTurn, name: "NoMethod" };
-  const mistake = async (): Promise<void> => {
+  for (let mistakes = 0; mistakes < 50; mistakes++) {
     const error = await transport
       .unary(unknown, undefined, undefined, undefined, {})
       .catch((thrown: unknown) => thrown);
     expect(ConnectError.from(error).code).toBe(Code.Unimplemented);
-  };
-  for (let mistakes = 0; mistakes < 15; mistakes++) await mistake();
+  }
   expect(await ejections()).toBe(before);
-  for (let mistakes = 0; mistakes < 200; mistakes++) await mistake();
-  expect(await ejections()).toBeGreaterThan(before);
-  // The other half still answers everybody.
-  expectNoneLost(mesh, await runTurns(20, { callers: mesh.callers(2) }));
+
+  const [pod] = mesh.podsOf("stable");
+  const [caller] = mesh.callers(1) as [Caller];
+  const sessionId = await caller.createSession();
+  const iptables = (...args: string[]) =>
+    promisify(execFile)("ip", ["netns", "exec", pod?.network ?? "", "iptables", ...args]);
+  await iptables(
+    "-A",
+    "OUTPUT",
+    "-p",
+    "tcp",
+    "--dport",
+    String(mesh.redis.port),
+    "-j",
+    "REJECT",
+    "--reject-with",
+    "tcp-reset",
+  );
+  try {
+    let refused = 0;
+    for (let calls = 0; calls < 400 && (await ejections()) === before; calls++)
+      await caller.sessions.getSession({ sessionId }).catch((error: unknown) => {
+        expect(ConnectError.from(error).code).toBe(Code.Unavailable);
+        refused += 1;
+      });
+    expect(await ejections()).toBeGreaterThan(before);
+    expect(refused).toBeGreaterThanOrEqual(20);
+    // The other half still answers everybody.
+    expectNoneLost(mesh, await runTurns(20, { callers: mesh.callers(2) }));
+  } finally {
+    await iptables("-F", "OUTPUT");
+  }
+  await until("the pod to be ready again", () => mesh.podsOf("stable").length === 2);
 }
 
 /** Pods that go take nobody's turn with them, end by themselves, and their sidecar last. */

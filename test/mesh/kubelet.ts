@@ -10,6 +10,8 @@ import { type ProbeLoop, startProbe } from "./probes.ts";
 export interface RunningPod {
   readonly name: string;
   readonly ip: string;
+  /** Its network namespace. */
+  readonly network: string;
   readonly labels: Readonly<Record<string, string>>;
   /** Of its first container. */
   readonly image: string;
@@ -135,6 +137,7 @@ class Pod implements RunningPod {
   #isTerminating = false;
   #problem = "";
   #told = "";
+  #telling: Promise<void> = Promise.resolve();
 
   constructor(options: PodOptions) {
     const { metadata, spec } = options.pod;
@@ -157,6 +160,10 @@ class Pod implements RunningPod {
 
   get ip(): string {
     return this.#network?.ip ?? "";
+  }
+
+  get network(): string {
+    return this.#network?.namespace ?? "";
   }
 
   get ready(): boolean {
@@ -296,8 +303,13 @@ class Pod implements RunningPod {
     this.gone = true;
   }
 
-  /** Writes the status, where it has changed. */
-  async #tell(): Promise<void> {
+  /** Writes the status, where it has changed; one after the other, so that what is over stays over. */
+  #tell(): Promise<void> {
+    this.#telling = this.#telling.then(() => this.#tellNow());
+    return this.#telling;
+  }
+
+  async #tellNow(): Promise<void> {
     const status = this.#status();
     const text = JSON.stringify(status);
     if (text === this.#told || this.gone) return;
