@@ -24,10 +24,14 @@ test.each([...renderedFiles()])("%s is current: npm run generate:chart writes it
 test("the chart's default conditions are those that Parley brings", async () => {
   const objects = await renderObjects({ files: [example("canary-5")] });
   const map = objects.find(({ metadata }) => metadata.name === "parley-gate");
-  const { selector, ...rest } = parseGateFile(map.data["gate.yaml"]);
+  const { selector, tracks, ...rest } = parseGateFile(map.data["gate.yaml"]);
   const brought = parseGateFile(await readFile(join(project, "gate/gate.yaml"), "utf8"));
   expect(selector).toBe('namespace="chat"');
-  expect({ selector: "", ...rest }).toEqual(brought);
+  expect(tracks).toEqual({
+    canary: expect.stringMatching(/^track="canary",version="[\w.-]+"$/),
+    stable: 'track="stable"',
+  });
+  expect({ ...rest, selector: brought.selector, tracks: brought.tracks }).toEqual(brought);
 });
 
 test.each([

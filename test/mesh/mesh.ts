@@ -8,6 +8,7 @@ import { stringify } from "yaml";
 import { type Caller, callerOf } from "../app/clients.ts";
 import { threeWires } from "../rpc/wires.ts";
 import { CHART } from "../support/helm.ts";
+import { type PrometheusServer, startPrometheus } from "../support/prometheus-server.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
 import { PROJECT } from "./image.ts";
@@ -45,6 +46,8 @@ export interface Mesh {
   ): Promise<HelmAnswer>;
   /** Callers through the gateway, each on a connection of its own. */
   callers(count: number, headers?: Readonly<Record<string, string>>): Caller[];
+  /** Scrapes all pods, from their first readiness to their end. */
+  readonly prometheus: PrometheusServer;
   /** Of user u1, with the roles that the tests need. */
   readonly apiKey: string;
   /** Resolves when Envoy has the routes of the newest VirtualService, and behind each track the pods that are ready. */
@@ -107,12 +110,26 @@ export async function startMesh(): Promise<Mesh> {
     };
     const podsOf = (track: string): RunningPod[] =>
       kubelet.pods.filter((pod) => pod.labels.track === track && pod.ready && !pod.isLeaving);
+    const prometheus = await startPrometheus([], { namespace: "chat" });
+    stopping.push(() => prometheus.close());
+    let scraped = "";
+    const retarget = async (): Promise<void> => {
+      const targets = kubelet.pods
+        .filter(({ gone, ip, labels }) => !gone && ip !== "" && labels.track !== undefined)
+        .flatMap(({ ip }) => [`${ip}:9090`, `${ip}:9091`]);
+      if (targets.join() === scraped) return;
+      scraped = targets.join();
+      await prometheus.retarget(targets);
+    };
+    const retargeting = setInterval(() => void retarget(), 500);
+    stopping.push(async () => clearInterval(retargeting));
     let upgrades = 0;
     return {
       api,
       istio,
       model,
       redis,
+      prometheus,
       apiKey,
       folder,
       helm,

@@ -14,16 +14,29 @@ export async function startExporter(text: () => string): Promise<{ readonly addr
   return { address: `127.0.0.1:${portOf(server)}`, close: () => closed(server) };
 }
 
+/** A real Prometheus with an empty store. */
+export interface PrometheusServer {
+  readonly url: string;
+  /** Scrapes these from now on, instead of those so far. */
+  retarget(targets: readonly string[]): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** A real Prometheus that scrapes the targets twice a second, with an empty store. `labels`: what each series gets. */
 export async function startPrometheus(
-  targets: readonly string[],
+  first: readonly string[],
   labels: Readonly<Record<string, string>> = {},
-): Promise<{ readonly url: string; close(): Promise<void> }> {
+): Promise<PrometheusServer> {
   const folder = await mkdtemp(join(tmpdir(), "parley-prometheus-"));
   const config = {
     global: { scrape_interval: "500ms", scrape_timeout: "500ms" },
-    scrape_configs: [{ job_name: "parley", honor_labels: true, static_configs: [{ targets, labels }] }],
+    scrape_configs: [
+      { job_name: "parley", honor_labels: true, file_sd_configs: [{ files: [join(folder, "targets.json")] }] },
+    ],
   };
+  const retarget = (targets: readonly string[]): Promise<void> =>
+    writeFile(join(folder, "targets.json"), JSON.stringify([{ targets, labels }]));
+  await retarget(first);
   // JSON is YAML.
   await writeFile(join(folder, "prometheus.yml"), JSON.stringify(config));
   const port = await freePort();
@@ -56,7 +69,7 @@ export async function startPrometheus(
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  return { url, close };
+  return { url, retarget, close };
 }
 
 /** A port that was free a moment ago: Prometheus does not tell which one it took. */
