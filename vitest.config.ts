@@ -10,7 +10,8 @@ export default defineConfig({
     // Tests start servers, browsers and Redis; a shared machine may be slow for a while. No test measures time.
     testTimeout: 60_000,
     hookTimeout: 120_000,
-    maxWorkers: 2,
+    // Tests wait for what they have started, most of their time: three of them keep two cores busy.
+    maxWorkers: 3,
     // Each file starts and stops its own parts, so that the order does not matter.
     sequence: { shuffle: { files: true } },
   },
