@@ -5,6 +5,7 @@ import { budgetsYamlSchema, readBudgets } from "./accounts/budgets-yaml.ts";
 import { type ConfiguredPrices, pricesYamlSchema, readPrices } from "./accounts/prices-yaml.ts";
 import { SELECTOR } from "./engine/selector-team.ts";
 import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
+import { readTermination, strangersIn, terminationYamlSchema } from "./engine/termination-yaml.ts";
 
 /** Where calls to a model go: its endpoints in order; a later one only when an earlier one fails before its first token. */
 export interface ModelDefinition {
@@ -118,6 +119,7 @@ export const parleyYamlSchema = z.strictObject({
           .default("TERMINATE"),
         history_messages: z.int().min(0).max(1_000).default(100),
         call_timeout_ms: z.int().min(100).default(CALL_TIMEOUT_MS),
+        termination: terminationYamlSchema.optional(),
         selector_model: z.string().optional(),
         selector_prompt: z.string().min(1).max(20_000).optional(),
         max_selector_attempts: z.int().min(1).max(10).optional(),
@@ -285,6 +287,7 @@ export function parseParleyYaml(
       terminationText: team.termination_text,
       callTimeoutMs: team.call_timeout_ms,
       historyMessages: team.history_messages,
+      ...(team.termination === undefined ? {} : { termination: readTermination(team.termination) }),
       ...(team.kind !== "selector"
         ? {}
         : {
@@ -352,6 +355,16 @@ function membersOf(
     const ofSelectors = ["selector_model", "selector_prompt", "max_selector_attempts", "allow_repeat_speaker"] as const;
     for (const field of ofSelectors)
       if (team[field] !== undefined) problems.push({ field: [field], problem: "is of teams of kind selector" });
+  }
+  if (single && team.termination !== undefined) {
+    problems.push({
+      field: ["termination"],
+      problem: "is of teams of several agents: a single agent's answer ends the turn",
+    });
+  } else if (team.termination !== undefined) {
+    const [stranger] = strangersIn(readTermination(team.termination), names);
+    if (stranger !== undefined)
+      problems.push({ field: ["termination"], problem: `${stranger} is no member of the team` });
   }
   if (team.kind === "swarm") {
     for (const [index, agentName] of names.entries()) {

@@ -26,6 +26,11 @@ export interface AgentAnswer {
   readonly end: TurnEnd | undefined;
   /** The agent that it hands the conversation to, if it does. */
   readonly handoff?: string;
+  /** Tools that it has called. */
+  readonly calls: readonly string[];
+  /** Tokens of the turn by then, and when the answer was complete, in milliseconds since the epoch. */
+  readonly usedTokens: number;
+  readonly timeMs: number;
 }
 
 /**
@@ -40,6 +45,8 @@ export async function answer(
   const tools = toolsOf(agent, ports);
   ports.emit({ case: "agentStarted", value: { agent: agent.name } });
   let { messages, tokens }: Prompt = prompt;
+  const calls: string[] = [];
+  let [usedTokens, timeMs] = [0, 0];
   for (let first = true; rounds.left > 0; first = false) {
     rounds.left--;
     const isFirst = rounds.left === team.maxRounds - 1;
@@ -47,8 +54,10 @@ export async function answer(
     const call = { agent, team, messages, tokens, tools, leastOutputTokens, isFirst };
     const reply = await ports.modelStep({ agent: agent.name, name: agent.model }, (open) => speak(call, ports, open));
     const end = endOf(reply);
-    if (end !== undefined) return { content: reply.content, end };
-    if (reply.toolCalls.length === 0) return { content: reply.content, end: undefined };
+    usedTokens = Number(reply.usedTokens);
+    timeMs = Number(reply.timeMs);
+    const said = { content: reply.content, end, calls, usedTokens, timeMs };
+    if (end !== undefined || reply.toolCalls.length === 0) return said;
     const added: ModelMessage[] = [{ role: "assistant", content: reply.content, toolCalls: reply.toolCalls }];
     let handoff: string | undefined;
     for (const request of reply.toolCalls) {
@@ -58,17 +67,18 @@ export async function answer(
         handoff ??= to;
         continue;
       }
+      calls.push(request.name);
       const { content } = await callTool(request, { agent, timeoutMs: team.callTimeoutMs, ports });
       added.push({ role: "tool", toolCallId: request.id, content });
     }
     if (handoff !== undefined) {
       ports.emit({ case: "handoff", value: { fromAgent: agent.name, toAgent: handoff } });
-      return { content: reply.content, end: undefined, handoff };
+      return { ...said, handoff };
     }
     messages = [...messages, ...added];
     tokens += tokenizer.countMessages(added);
   }
-  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS } };
+  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS }, calls, usedTokens, timeMs };
 }
 
 /** Tokens that an agent's tools take in each of its prompts: no provider says how it renders them, so their JSON is counted. */

@@ -3,6 +3,7 @@ import { Failure } from "../failure.ts";
 import { type AgentAnswer, ANSWER_RESERVE_TOKENS, answer, type Rounds, toolTokens } from "./agent-answer.ts";
 import { cutToWindow, saidBy } from "./context-window.ts";
 import type { AgentDefinition } from "./team.ts";
+import { createTermination } from "./termination.ts";
 import { tokenizerFor } from "./tokenizer.ts";
 import type { TurnEnd, TurnInput, TurnPorts } from "./turn.ts";
 
@@ -31,6 +32,7 @@ export async function runGroupTeam(turn: TurnInput, ports: TurnPorts, { next }: 
   const rounds = { left: team.maxRounds };
   const said: { agent: string; content: string }[] = [];
   const spoken = new Map<string, number>();
+  const termination = team.termination === undefined ? undefined : createTermination(team.termination);
   let last: Speech | undefined;
   for (;;) {
     const agent = await next({ said, last, rounds });
@@ -45,9 +47,13 @@ export async function runGroupTeam(turn: TurnInput, ports: TurnPorts, { next }: 
     }
     last = { agent, ...(await answer({ agent, team, prompt, rounds }, ports)) };
     if (last.end !== undefined) return last.end;
-    const { content, handoff } = last;
+    const { content, handoff, calls, usedTokens, timeMs } = last;
     if (content !== "" || handoff === undefined) said.push({ agent: agent.name, content });
     if (handoff !== undefined) said.push({ agent: agent.name, content: `Handed over to ${handoff}.` });
+    const elapsedMs = timeMs - turn.startTimeMs;
+    const messages = said.length + 1;
+    const met = termination?.({ agent: agent.name, content, messages, usedTokens, elapsedMs, calls, handoff });
+    if (met !== undefined) return { finishReason: FinishReason.TERMINATED, termination: met };
   }
 }
 

@@ -1,3 +1,5 @@
+import type { TerminationDefinition } from "./termination.ts";
+
 /** An agent as `parley.yaml` declares it. */
 export interface AgentDefinition {
   readonly name: string;
@@ -56,6 +58,8 @@ export interface TeamDefinition {
   readonly callTimeoutMs: number;
   /** Messages of the history that are read at most, before it is cut to the model's window. */
   readonly historyMessages: number;
+  /** When several agents end a turn, beside the termination text and the bounds. Absent: by those alone. */
+  readonly termination?: TerminationDefinition;
   /** With kind `selector`. */
   readonly selector?: SelectorDefinition;
 }

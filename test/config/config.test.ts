@@ -190,6 +190,18 @@ describe("parley.yaml", () => {
       "conf/parley.yaml:5: teams.t.allow_repeat_speaker: is of teams of kind selector",
     ],
     [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    termination: {max_messages: 2}\n",
+      "conf/parley.yaml:5: teams.t.termination: is of teams of several agents",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n    termination:\n      or: [{source_match: [b]}]\n",
+      "conf/parley.yaml:6: teams.t.termination: b is no member of the team",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n    termination: {or: [{}]}\n",
+      "conf/parley.yaml:6: teams.t.termination.or.0: must have exactly one condition",
+    ],
+    [
       "budgets:\n  - scope: user\n    period: day\n    limit_tokens: 1\n",
       "conf/parley.yaml:1: budgets.0: must have an id",
     ],

@@ -50,8 +50,9 @@ test("of several hand-offs the first counts; one that the agent has not is told 
     { id: "c1", name: "transfer_to_refunds", argumentsJson: "{}" },
     { id: "c2", name: "transfer_to_triage", argumentsJson: "{}" },
   );
-  const turn = await run({ team: DESK, script: [both, reply("A")] });
-  expect(handoffs(turn)).toEqual([["triage", "refunds"]]);
+  const three: TeamDefinition = { ...DESK, agents: [agent("desk", "refunds", "triage"), ...DESK.agents] };
+  const turn = await run({ team: three, script: [both, reply("A")] });
+  expect(handoffs(turn)).toEqual([["desk", "refunds"]]);
   expect(turn.requests[1]?.messages.at(-1)?.content).toBe("Handed over to refunds.");
   const refused = await run({ team: DESK, script: [transfer("nobody"), reply("I answer.")] });
   expect(handoffs(refused)).toEqual([]);

@@ -5,6 +5,7 @@ import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { CallOutcome, type UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { AgentDefinition, TeamDefinition } from "../../src/engine/team.ts";
+import type { TerminationDefinition } from "../../src/engine/termination.ts";
 import { newTurnRef } from "../../src/turns/turn-id.ts";
 import { ASSISTANT, TEAM } from "../engine/scripted-turn.ts";
 import { type Cut, expectBilled, expectWhole, type Line, type Play, runInPieces, standing } from "./turn-in-pieces.ts";
@@ -39,8 +40,22 @@ const team: fc.Arbitrary<TeamDefinition> = fc
     kind: fc.constantFrom("single" as const, "round_robin" as const, "selector" as const, "swarm" as const),
     size: fc.integer({ min: 1, max: 3 }),
     maxRounds: fc.integer({ min: 2, max: 9 }),
+    // What lost calls have used differs from owner to owner, as time does: neither is among these.
+    termination: fc.constantFrom<(TerminationDefinition | undefined)[]>(undefined, undefined, {
+      kind: "or",
+      conditions: [
+        { kind: "max_messages", limit: 4 },
+        {
+          kind: "and",
+          conditions: [
+            { kind: "text_mention", text: "two" },
+            { kind: "source_match", sources: ["agent1"] },
+          ],
+        },
+      ],
+    }),
   })
-  .map(({ kind, size, maxRounds }) => {
+  .map(({ kind, size, maxRounds, termination }) => {
     const agents = Array.from(
       { length: kind === "single" ? 1 : size },
       (_, index): AgentDefinition => ({
@@ -65,6 +80,7 @@ const team: fc.Arbitrary<TeamDefinition> = fc
       agents: agents as unknown as TeamDefinition["agents"],
       maxRounds,
       ...(kind === "selector" ? { selector } : {}),
+      ...(termination === undefined ? {} : { termination }),
     };
   });
 
