@@ -6,7 +6,7 @@ import {
   type ToolCallRequest,
 } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { AgentDefinition } from "./team.ts";
-import type { Tool } from "./tool.ts";
+import { type Tool, ToolFailure } from "./tool.ts";
 import type { TurnPorts } from "./turn.ts";
 
 /** What a tool says is cut to this many characters: it becomes part of a prompt. */
@@ -54,19 +54,23 @@ async function run(
     return result(ToolOutcome.REFUSED, "The arguments are not a JSON object. The call was not made.");
   }
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(), timeoutMs);
+  // By its name a tool tells a call that is late from a turn that ends.
+  const timer = setTimeout(() => late.abort(new DOMException("the call is late", "TimeoutError")), timeoutMs);
   const signal = AbortSignal.any([ports.signal, late.signal]);
   try {
-    const content = await endedBy(tool.call(argumentsJson, { id, signal }), signal);
-    if (content.length <= MAX_RESULT_CHARACTERS) return result(ToolOutcome.OK, content);
-    return result(ToolOutcome.OK, `${content.slice(0, MAX_RESULT_CHARACTERS)} … (cut)`);
-  } catch {
+    return result(ToolOutcome.OK, cut(await endedBy(tool.call(argumentsJson, { id, signal }), signal)));
+  } catch (error) {
     if (ports.signal.aborted) return result(ToolOutcome.UNKNOWN, UNKNOWN_OUTCOME);
+    if (error instanceof ToolFailure) return result(error.outcome, cut(error.told));
     const why = late.signal.aborted ? "did not answer in time; it may have taken effect" : "failed";
     return result(ToolOutcome.ERROR, `The tool ${why}.`);
   } finally {
     clearTimeout(timer);
   }
+}
+
+function cut(content: string): string {
+  return content.length <= MAX_RESULT_CHARACTERS ? content : `${content.slice(0, MAX_RESULT_CHARACTERS)} … (cut)`;
 }
 
 /** The promise's outcome, or a rejection as soon as the signal is aborted: a tool need not obey it. */

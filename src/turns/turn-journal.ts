@@ -169,18 +169,25 @@ export function createTurnJournal({
       const before = replayed("tool", call);
       if (before !== undefined) return before;
       makeVoid(goLive());
-      const wasStarted = lines.get(call)?.some(({ step: { case: kind } }) => kind === "started") ?? false;
+      const started = lines.get(call)?.find(({ step: { case: kind } }) => kind === "started")?.step.value;
+      const wasStarted = started !== undefined;
+      // What its server says of a tool may be known to the owner that is lost, and not here yet.
+      const mayRepeat =
+        step.idempotent || (started?.$typeName === "parley.storage.v1.CallStarted" && started.idempotent);
       const finish = (result: ToolCallFinished): ToolCallFinished => {
         writer.record(call, { case: "tool", value: result });
         return result;
       };
-      if (wasStarted && (!step.idempotent || signal.aborted)) return finish(unknown());
+      if (wasStarted && (!mayRepeat || signal.aborted)) return finish(unknown());
       signal.throwIfAborted();
       if (lines.get(call) === undefined) {
         writer.record(call, { case: "prepared", value: prepared(step) });
         await writer.flushed();
       }
-      if (!wasStarted) writer.record(call, { case: "started", value: { $typeName: "parley.storage.v1.CallStarted" } });
+      if (!wasStarted) {
+        const { idempotent } = step;
+        writer.record(call, { case: "started", value: { $typeName: "parley.storage.v1.CallStarted", idempotent } });
+      }
       await writer.flushed();
       signal.throwIfAborted();
       return finish(await run({ id: callId(call, 1) }));
