@@ -7,6 +7,7 @@ import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
 import {
   type McpServerDefinition,
   mcpServersYamlSchema,
+  needsApproval,
   problemOfToolName,
   readMcpServers,
 } from "./tools/mcp-servers-yaml.ts";
@@ -241,6 +242,7 @@ export function parseParleyYaml(
       temperature: agent.temperature,
       contextWindowTokens: models.get(model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
       tools: agent.tools,
+      approvals: agent.tools.filter((tool) => needsApproval(tool, mcpServers)),
     });
   }
   const teams = new Map<string, TeamDefinition>();

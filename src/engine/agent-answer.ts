@@ -8,7 +8,7 @@ import type { AgentDefinition, TeamDefinition } from "./team.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
 import type { ToolSpec } from "./tool.ts";
-import { callTool } from "./tool-call.ts";
+import { askFor, callTool, needsApproval } from "./tool-call.ts";
 import type { OpenModelCall, TurnEnd, TurnPorts } from "./turn.ts";
 
 /** Tokens that stay free for the answer when a history is cut (DESIGN §4). */
@@ -47,9 +47,12 @@ export async function answer(
     if (end !== undefined) return { content: reply.content, end };
     if (reply.toolCalls.length === 0) return { content: reply.content, end: undefined };
     const added: ModelMessage[] = [{ role: "assistant", content: reply.content, toolCalls: reply.toolCalls }];
-    for (const request of reply.toolCalls) {
-      const { content } = await callTool(request, { agent, timeoutMs: team.callTimeoutMs, ports });
-      added.push({ role: "tool", toolCallId: request.id, content });
+    const calls = reply.toolCalls.map((request) => ({ request, toolCallId: ports.newToolCallId(request.id) }));
+    for (const [index, call] of calls.entries()) {
+      const approval = needsApproval(call, agent) ? ports.answerTo({ id: call.toolCallId, agent: agent.name }) : "none";
+      if (approval === undefined) return { content: reply.content, end: askFor(calls.slice(index), { agent, ports }) };
+      const { content } = await callTool(call, { agent, timeoutMs: team.callTimeoutMs, approval, ports });
+      added.push({ role: "tool", toolCallId: call.request.id, content });
     }
     messages = [...messages, ...added];
     tokens += tokenizer.countMessages(added);

@@ -10,6 +10,8 @@ export interface AgentDefinition {
   readonly contextWindowTokens: number;
   /** Names of the tools that it may call. */
   readonly tools: readonly string[];
+  /** Those of them whose calls a person has to approve, each before it is made. Absent: none. */
+  readonly approvals?: readonly string[];
 }
 
 /** A team of agents as `parley.yaml` declares it. A running turn keeps the definition that it began with. */

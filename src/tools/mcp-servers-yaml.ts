@@ -164,3 +164,9 @@ export function problemOfToolName(name: string, servers: ReadonlyMap<string, Mcp
   }
   return undefined;
 }
+
+/** Whether a tool that an agent lists is declared as one whose calls a person approves. */
+export function needsApproval(name: string, servers: ReadonlyMap<string, McpServerDefinition>): boolean {
+  const { server = "", tool = "" } = splitToolName(name) ?? {};
+  return servers.get(server)?.tools.get(tool)?.needsApproval === true;
+}

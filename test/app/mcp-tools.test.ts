@@ -108,6 +108,7 @@ test.each([
   await writeFile(file, userOf([`tests.${tool}`], servers));
   const env = { CONFIG_FILE: file, LEASE_MS: "1000" };
   const owner = await parts.startService(env);
+  await eventually(() => expect(owner.logged({ msg: "tool server reached" })).toHaveLength(1));
   const cut = callerOf(owner).stream("", "hello", "user");
   await errorOf(cut);
   expect(await owner.ended).toMatchObject({ signal: "SIGKILL" });
