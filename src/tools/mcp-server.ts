@@ -25,7 +25,10 @@ export interface McpServerObserver {
   onLost(error: unknown): void;
 }
 
-/** A server that is not reached is tried again after this many milliseconds, then twice as many, up to the most. */
+/**
+ * A server that is not reached is tried again after this many milliseconds, then twice as many, up to the most. One that was
+ * there for less than the most counts as not reached: it may be one that ends as soon as it is asked.
+ */
 const RECONNECT_MS = { first: 500, most: 30_000 } as const;
 
 /** What a server says of an error is cut to this many characters. */
@@ -48,11 +51,13 @@ export function startMcpServer(
   let retry: ReturnType<typeof setTimeout> | undefined;
   let retryMs: number = RECONNECT_MS.first;
   let told = false;
-  let closed = false;
+  let reachedMs = Number.NEGATIVE_INFINITY;
+  const ending = new AbortController();
 
   const lose = (error: unknown): void => {
+    if (connection !== undefined && performance.now() - reachedMs > RECONNECT_MS.most) retryMs = RECONNECT_MS.first;
     connection = undefined;
-    if (closed) return;
+    if (ending.signal.aborted) return;
     if (!told) observer.onLost(error);
     told = true;
     clearTimeout(retry);
@@ -63,20 +68,21 @@ export function startMcpServer(
   const connect = (): Promise<McpConnection> => {
     connecting ??= openMcpConnection(definition, {
       version,
+      signal: ending.signal,
       onLost() {
         if (connection?.lost !== undefined) lose(connection.lost);
       },
     })
       .then(async (opened) => {
-        if (closed) {
+        if (ending.signal.aborted) {
           await opened.close();
-          throw new Error("closed");
+          throw ending.signal.reason;
         }
         // It may have been lost while its tools were read.
         if (opened.lost !== undefined) throw opened.lost;
         clearTimeout(retry);
         connection = opened;
-        retryMs = RECONNECT_MS.first;
+        reachedMs = performance.now();
         told = false;
         observer.onConnected();
         return opened;
@@ -102,6 +108,9 @@ export function startMcpServer(
     reached: McpConnection,
     { tool, args, signal }: { tool: string; args: Record<string, unknown>; signal: AbortSignal },
   ): Promise<string> => {
+    // It may have come since the tools were listed.
+    if (!reached.tools.has(tool)) await reached.relist().catch(() => undefined);
+    reached.relistIfOld();
     const listed = reached.tools.get(tool);
     if (listed === undefined) throw failed("The tool's server has no such tool. The call was not made.");
     const problem = problemOf(listed, args);
@@ -166,7 +175,7 @@ export function startMcpServer(
       }
     },
     async close() {
-      closed = true;
+      ending.abort();
       clearTimeout(retry);
       breaker.close();
       await connection?.close();

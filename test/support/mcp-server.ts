@@ -106,6 +106,8 @@ export interface HttpMcpServer {
   readonly url: string;
   /** Headers of the requests so far. */
   readonly headers: readonly IncomingMessage["headers"][];
+  /** Sessions whose end it was told. */
+  readonly ended: number;
   /** Requests that are open. */
   readonly open: number;
   /** Forgets its sessions, as a server that was started anew. */
@@ -124,9 +126,11 @@ export async function startHttpMcpServer({
   const sessions = new Map<string, StreamableHTTPServerTransport>();
   const headers: IncomingMessage["headers"][] = [];
   let open = 0;
+  let ended = 0;
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     headers.push(request.headers);
     open++;
+    if (request.method === "DELETE") ended++;
     response.on("close", () => open--);
     const sessionId = request.headers["mcp-session-id"];
     let transport = typeof sessionId === "string" ? sessions.get(sessionId) : undefined;
@@ -157,6 +161,9 @@ export async function startHttpMcpServer({
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`,
     headers,
+    get ended() {
+      return ended;
+    },
     get open() {
       return open;
     },

@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import type { McpServerDefinition } from "../../src/tools/mcp-servers-yaml.ts";
@@ -145,6 +148,35 @@ test("a server over HTTP that has forgotten its sessions is asked again, in anot
   await outcomeOf(server, "echo", { text: "x" });
   http.forget();
   expect(await outcomeOf(server, "echo", { text: "y" })).toBe("y");
+});
+
+test("a server over HTTP is told that its session ends", async () => {
+  const http = await startHttpMcpServer();
+  onTestFinished(() => http.close());
+  const { server } = serverOf({ kind: "http", url: http.url, headers: {} });
+  await outcomeOf(server, "echo", { text: "x" });
+  expect(http.ended).toBe(0);
+  await server.close();
+  expect(http.ended).toBe(1);
+});
+
+test("closing does not wait for a server that is still to be reached", async () => {
+  const silent = createServer(() => undefined);
+  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void silent.close().closeAllConnections());
+  const asked = once(silent, "request");
+  const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}/mcp`;
+  const { server } = serverOf({ kind: "http", url, headers: {} }, { connectTimeoutMs: 600_000 });
+  await asked;
+  await server.close();
+});
+
+test("a tool that a server over HTTP has got since is found when it is called", async () => {
+  const http = await startHttpMcpServer({ answers: "json" });
+  onTestFinished(() => http.close());
+  const { server } = serverOf({ kind: "http", url: http.url, headers: {} });
+  await outcomeOf(server, "grow");
+  expect(await outcomeOf(server, "grown")).toBe("I am new.");
 });
 
 describe("a server that is not there", () => {
