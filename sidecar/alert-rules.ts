@@ -3,7 +3,7 @@ import type { AlertSettings } from "./alert-settings.ts";
 import { budgetAlerts } from "./budget-alerts.ts";
 import { burnRateAlerts, burnRateRecordings } from "./burn-rates.ts";
 import { objectivesOf } from "./objectives.ts";
-import { firstSeen, risen } from "./promql.ts";
+import { rise, risen } from "./promql.ts";
 
 /** One alert. Its runbook is the page of its name in `docs/runbooks`. */
 export interface AlertRule {
@@ -194,9 +194,8 @@ function driftAlerts({ costDrift }: AlertSettings): AlertRule[] {
   const ledger = of("parley_ledger_cost_usd");
   const rollup = of("parley_rollup_cost_usd");
   const spent = of("delta(parley_ledger_cost_usd[6h])");
-  const window = "6h";
-  // A pod that began within the window counted from 0; `increase` begins with the first value it sees.
-  const counted = `sum by (namespace, tenant) (${firstSeen("parley_cost_usd_total", window)} or increase(parley_cost_usd_total[${window}]))`;
+  // A pod that began within the window counted from 0.
+  const counted = `sum by (namespace, tenant) (${rise("parley_cost_usd_total", "6h")})`;
   return [
     {
       ...row,
@@ -222,16 +221,14 @@ function anomalyAlerts(settings: AlertSettings): AlertRule[] {
   const perTenant = (metric: string, window: string, factor: number) =>
     `sum by (namespace, tenant) (rate(${metric}[${window}])) * ${factor}`;
   // The offset keeps the spike out of its own baseline; a new tenant has no baseline, and needs the ceiling.
-  const anomaly = (now: string, { offset, floor, ceiling }: { offset: string; floor: number; ceiling: number }) =>
-    `(${now} > ${floor} and ${now} > 4 * quantile_over_time(0.95, (${now})[6h:5m] offset ${offset})) or ${now} > ${ceiling}`;
+  const anomaly = (now: string, { floor, ceiling }: { floor: number; ceiling: number }) =>
+    `(${now} > ${floor} and ${now} > 4 * quantile_over_time(0.95, (${now})[6h:5m] offset 15m)) or ${now} > ${ceiling}`;
+  const spike = { alert: "ParleyCostSpike", severity: "warning", for: "5m" } as const;
   return [
     {
-      alert: "ParleyCostSpike",
-      severity: "warning",
-      for: "5m",
+      ...spike,
       labels: { kind: "cost", unit: "tokens" },
       expr: anomaly(perTenant("parley_cost_tokens_total", "5m", 60), {
-        offset: "15m",
         floor: settings.tokensPerMinuteFloor,
         ceiling: settings.tokensPerMinuteCeiling,
       }),
@@ -239,12 +236,9 @@ function anomalyAlerts(settings: AlertSettings): AlertRule[] {
       description: "{{ $value | humanize }} tokens a minute: four times its last six hours, or above the ceiling.",
     },
     {
-      alert: "ParleyCostSpike",
-      severity: "warning",
-      for: "5m",
+      ...spike,
       labels: { kind: "cost", unit: "usd" },
       expr: anomaly(perTenant("parley_cost_usd_total", "5m", 3_600), {
-        offset: "15m",
         floor: settings.usdPerHourFloor,
         ceiling: settings.usdPerHourCeiling,
       }),

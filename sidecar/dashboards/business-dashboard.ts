@@ -1,4 +1,4 @@
-import { firstSeen } from "../promql.ts";
+import { rise } from "../promql.ts";
 import type { Dashboard, Panel, PanelQuery } from "./grafana-dashboard.ts";
 
 /** For whoever pays: what is spent, by whom, for what, and how long the budgets last. */
@@ -7,10 +7,8 @@ export function businessDashboard(): Dashboard {
   const perHour = (by: string, metric = "parley_cost_usd_total") =>
     named(by, `sum by (${by}) (rate(${metric}{${chosen}}[$__rate_interval])) * 3600`);
   const inRange = (by: string, metric = "parley_cost_usd_total") =>
-    `sort_desc(${named(by, `sum by (${by}) (increase(${metric}{${chosen}}[$__range])) > 0`)})`;
-  // What is rare makes its series as it happens, and increase would not see it.
-  const inLastHour = (by: string, metric: string) =>
-    `sum by (${by}) (${firstSeen(`${metric}{${chosen}}`, "1h")} or increase(${metric}{${chosen}}[1h]))`;
+    `sort_desc(${named(by, `sum by (${by}) (${rise(`${metric}{${chosen}}`, "$__range")}) > 0`)})`;
+  const inLastHour = (by: string, metric: string) => `sum by (${by}) (${rise(`${metric}{${chosen}}`, "1h")})`;
   // Every sidecar tells the same of a budget and of a ledger.
   // Nothing is spent of one that stands for each who has none of its own.
   const theirs = `${chosen},scope_id!="*"`;

@@ -64,9 +64,11 @@ export async function readDashboards({
   try {
     if (withDayBefore) await demo.dayBefore();
     const targets = demo.opsUrls.map((url) => new URL(url).host);
+    const beganMs = Math.floor(Date.now() / 1_000) * 1_000;
     const monitoring = await startMonitoring({ rules: renderAlertRules(settings), targets });
     try {
-      const startMs = Math.ceil(Date.now() / 1_000) * 1_000;
+      // Since before the first scrape every counter is new, and counts with all it has; with a day before, that has the day in it.
+      const startMs = withDayBefore ? Math.ceil(Date.now() / 1_000) * 1_000 : beganMs;
       const over = new AbortController();
       await Promise.all([
         demo.lastHour(seconds).finally(() => over.abort()),
