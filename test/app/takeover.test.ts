@@ -46,8 +46,7 @@ function takenOverMs(service: ServiceProcess, turnId: string): number | undefine
   return line && Date.parse(String(line.time));
 }
 
-// The time is the claim here; what a slow machine spoils is measured again.
-test("many turns of a killed process go on within a lease and two seconds, nobody asking", { retry: 2 }, async () => {
+test("many turns of a killed process go on within a lease and two seconds, nobody asking", async () => {
   const { logOf } = parts();
   const owner = await startReplica();
   const caller = callerOf(owner);
