@@ -2,39 +2,31 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import type { Redis } from "ioredis";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, test } from "vitest";
+import { beforeEach, describe, expect, it, test } from "vitest";
 import { API_KEY_CACHE_MS, createApiKeyAuthenticator } from "../../src/identity/api-key-authenticator.ts";
 import { type ApiKeyStore, hashApiKey, makeApiKey, revokeApiKey } from "../../src/identity/api-keys.ts";
 import type { Authenticator } from "../../src/identity/authenticator.ts";
 import { createMemoryApiKeyStore } from "../../src/identity/memory-api-key-store.ts";
 import { API_KEYS_KEY, createRedisApiKeyStore } from "../../src/identity/redis-api-key-store.ts";
-import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
+import { connectRedis } from "../../src/store/redis-connection.ts";
 import { expectFailure } from "../store/store-contract.ts";
-import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { useRedis } from "../support/redis-of-file.ts";
+import { startRedisServer } from "../support/redis-server.ts";
 
 const ann = { tenant: "acme", team: "red", userId: "ann", useCases: ["help"], roles: ["chat"], note: "for Ann" };
 const bearer = (key: string): Headers => new Headers({ authorization: `Bearer ${key}` });
 
-let server: RedisServer;
-let connection: RedisConnection;
-beforeAll(async () => {
-  server = await startRedisServer();
-  connection = connectRedis(server.url);
-});
-afterAll(async () => {
-  await connection.close();
-  await server.stop();
-});
+const shared = useRedis();
 
 describe.each([
   ["in process", () => createMemoryApiKeyStore()],
-  ["in Redis", () => createRedisApiKeyStore(connection)],
+  ["in Redis", () => createRedisApiKeyStore(shared.connection)],
 ])("API keys %s", (_, open) => {
   let keys: ApiKeyStore;
   let clockMs: number;
   let authenticate: Authenticator;
   beforeEach(async () => {
-    await connection.use((client) => client.flushall());
+    await shared.connection.use((client) => client.flushall());
     keys = open();
     clockMs = 0;
     authenticate = createApiKeyAuthenticator({ keys, now: () => clockMs });
@@ -114,9 +106,9 @@ describe.each([
 
 describe("API keys in Redis", () => {
   it("are stored as hashes only, and never expire", async () => {
-    const redis = connection.client as Redis;
+    const redis = shared.connection.client as Redis;
     await redis.flushall();
-    const { key } = await makeApiKey(createRedisApiKeyStore(connection), ann);
+    const { key } = await makeApiKey(createRedisApiKeyStore(shared.connection), ann);
     expect(await redis.keys("*")).toEqual([API_KEYS_KEY]);
     expect(await redis.pttl(API_KEYS_KEY)).toBe(-1);
     const [[hash, record] = ["", ""]] = Object.entries(await redis.hgetall(API_KEYS_KEY));
@@ -139,7 +131,10 @@ describe("API keys in Redis", () => {
 });
 
 /** Runs `npm run keys` with arguments. */
-async function cli(args: readonly string[], url = server.url): Promise<{ code: number; out: string; err: string }> {
+async function cli(
+  args: readonly string[],
+  url = shared.server.url,
+): Promise<{ code: number; out: string; err: string }> {
   const child = spawn(process.execPath, [join(import.meta.dirname, "../../src/keys-cli.ts"), ...args], {
     env: { ...process.env, REDIS_URL: url },
   });
@@ -156,7 +151,7 @@ async function cli(args: readonly string[], url = server.url): Promise<{ code: n
 }
 
 test("keys are made, listed and revoked from the command line, and shown once", async () => {
-  await connection.use((client) => client.flushall());
+  await shared.connection.use((client) => client.flushall());
   const made = await cli([
     "make",
     "--tenant",
@@ -170,7 +165,7 @@ test("keys are made, listed and revoked from the command line, and shown once", 
   ]);
   expect(made).toMatchObject({ code: 0 });
   const key = made.out.trim();
-  const keys = createRedisApiKeyStore(connection);
+  const keys = createRedisApiKeyStore(shared.connection);
   const authenticate = createApiKeyAuthenticator({ keys });
   expect(await authenticate(bearer(key))).toMatchObject({ tenant: "acme", userId: "ann" });
   const listed = await cli(["list"]);

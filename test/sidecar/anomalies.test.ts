@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, test, vi } from "vitest";
+import { beforeEach, describe, expect, it, onTestFinished, test, vi } from "vitest";
 import { parse } from "yaml";
 import { type AnomalyKind, historyBefore, isAnomaly, LIMITS, WATCH_MS } from "../../sidecar/anomaly-rules.ts";
 import type { Rollups } from "../../sidecar/rollups.ts";
@@ -16,25 +16,16 @@ import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
 import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
 import type { LogFacts, Logger } from "../../src/platform/logger-port.ts";
-import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
 import { eventually } from "../support/eventually.ts";
-import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { useRedis } from "../support/redis-of-file.ts";
+import { bothRollups } from "./opened-rollups.ts";
 import { startTestSidecar } from "./started-sidecar.ts";
 
 const tenant = "default";
 const MINUTE_MS = 60_000;
 
-let server: RedisServer;
-let connection: RedisConnection;
-beforeAll(async () => {
-  server = await startRedisServer();
-  connection = connectRedis(server.url);
-});
-afterAll(async () => {
-  await connection.close();
-  await server.stop();
-});
+const shared = useRedis();
 
 describe("the rule", () => {
   const many = (value: number, count = 20): number[] => Array.from({ length: count }, () => value);
@@ -71,23 +62,7 @@ describe("the rule", () => {
   });
 });
 
-describe.each([
-  [
-    "in process",
-    async (): Promise<{ accounts: AccountStore; rollups: Rollups }> => {
-      const accounts = createMemoryAccountStore();
-      return { accounts, rollups: createMemoryRollups({ accounts }) };
-    },
-  ],
-  [
-    "on Redis",
-    async () => {
-      await connection.use((client) => client.flushall());
-      const accounts = createRedisAccountStore({ connection });
-      return { accounts, rollups: createRedisRollups({ connection, accounts, consumer: crypto.randomUUID() }) };
-    },
-  ],
-])("anomalies %s", (_, open) => {
+describe.each(bothRollups(shared))("anomalies %s", (_, open) => {
   let accounts: AccountStore;
   let rollups: Rollups;
   let calls = 0;
@@ -345,10 +320,10 @@ async function freePort(): Promise<number> {
 }
 
 test("what is remembered of users and sessions expires, and is swept before", async () => {
-  const redis = connection.client;
+  const redis = shared.connection.client;
   await redis.flushall();
-  const accounts = createRedisAccountStore({ connection });
-  const rollups = createRedisRollups({ connection, accounts, consumer: crypto.randomUUID() });
+  const accounts = createRedisAccountStore({ connection: shared.connection });
+  const rollups = createRedisRollups({ connection: shared.connection, accounts, consumer: crypto.randomUUID() });
   for (let index = 0; index < 300; index += 1) {
     const holdTime = timestampFromMs(Date.now() - 1_000);
     await accounts.settle(settled(`c${index}`, { tenant, turnId: `t${index}`, promptTokens: 300_000n, holdTime }));

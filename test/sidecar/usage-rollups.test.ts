@@ -1,35 +1,23 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { UsageDimension, UsageInterval } from "../../gen/parley/usage/v1/usage_service_pb.js";
-import type { Rollups } from "../../sidecar/rollups.ts";
 import { createMemoryRollups } from "../../sidecar/rollups-memory.ts";
 import { periodsFor } from "../../sidecar/rollups-query.ts";
-import { createRedisRollups } from "../../sidecar/rollups-redis.ts";
 import type { AccountStore } from "../../src/accounts/account-store.ts";
 import { periodOf } from "../../src/accounts/budget-periods.ts";
 import { createMemoryAccountStore } from "../../src/accounts/memory-account-store.ts";
-import { createRedisAccountStore } from "../../src/accounts/redis-account-store.ts";
 import { dimensionOf, rowsOf, sumUsage, type UsageFilters } from "../../src/accounts/usage-query.ts";
 import { makeApiKey } from "../../src/identity/api-keys.ts";
-import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, settled } from "../accounts/calls.ts";
-import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { useRedis } from "../support/redis-of-file.ts";
+import { bothRollups } from "./opened-rollups.ts";
 import { startTestSidecar } from "./started-sidecar.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const tenant = "default";
 
-let server: RedisServer;
-let connection: RedisConnection;
-beforeAll(async () => {
-  server = await startRedisServer();
-  connection = connectRedis(server.url);
-});
-afterAll(async () => {
-  await connection.close();
-  await server.stop();
-});
+const shared = useRedis();
 
 describe("the periods that answer a question", () => {
   const nowMs = Date.parse("2026-11-25T10:20:00Z");
@@ -82,23 +70,7 @@ describe("the periods that answer a question", () => {
   });
 });
 
-describe.each([
-  [
-    "in process",
-    async (): Promise<{ accounts: AccountStore; rollups: Rollups }> => {
-      const accounts = createMemoryAccountStore();
-      return { accounts, rollups: createMemoryRollups({ accounts }) };
-    },
-  ],
-  [
-    "on Redis",
-    async () => {
-      await connection.use((client) => client.flushall());
-      const accounts = createRedisAccountStore({ connection });
-      return { accounts, rollups: createRedisRollups({ connection, accounts, consumer: crypto.randomUUID() }) };
-    },
-  ],
-])("usage %s", (_, open) => {
+describe.each(bothRollups(shared))("usage %s", (_, open) => {
   let accounts: AccountStore;
   let started: Awaited<ReturnType<typeof startTestSidecar>>;
   beforeEach(async () => {

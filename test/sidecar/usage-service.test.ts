@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { BadRequestSchema, ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { BudgetPeriod, type BudgetScope, BudgetScopeSchema } from "../../gen/parley/usage/v1/budget_pb.js";
 import { UsageDimension, UsageInterval } from "../../gen/parley/usage/v1/usage_service_pb.js";
@@ -17,10 +17,9 @@ import { createRedisAccountStore } from "../../src/accounts/redis-account-store.
 import { makeApiKey } from "../../src/identity/api-keys.ts";
 import { createMemoryApiKeyStore } from "../../src/identity/memory-api-key-store.ts";
 import { createLogger } from "../../src/platform/logger.ts";
-import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { call, checkAccount, settled, startedCall } from "../accounts/calls.ts";
 import { ledgerOf } from "../support/ledger.ts";
-import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
+import { useRedis } from "../support/redis-of-file.ts";
 import { clientOf } from "./started-sidecar.ts";
 
 const HOUR_MS = 3_600_000;
@@ -36,16 +35,7 @@ budgets:
   - { tenant: acme, scope: user, id: ann, period: day, limit_micro_usd: 1000 }
 `;
 
-let server: RedisServer;
-let connection: RedisConnection;
-beforeAll(async () => {
-  server = await startRedisServer();
-  connection = connectRedis(server.url);
-});
-afterAll(async () => {
-  await connection.close();
-  await server.stop();
-});
+const shared = useRedis();
 
 async function start(
   accounts: AccountStore,
@@ -53,7 +43,7 @@ async function start(
   rollups: Rollups = createMemoryRollups({ accounts }),
 ) {
   const config = loadSidecarConfig(
-    { REDIS_URL: server.url, USAGE_PORT: "0", USAGE_OPS_PORT: "0", CONFIG_FILE: "parley.yaml", ...env },
+    { REDIS_URL: shared.server.url, USAGE_PORT: "0", USAGE_OPS_PORT: "0", CONFIG_FILE: "parley.yaml", ...env },
     { readFile: () => YAML, packageVersion: "0.0.0-test" },
   );
   const logger = createLogger({ level: "silent", version: "0.0.0-test", track: "stable" });
@@ -98,9 +88,12 @@ describe.each([
   [
     "on Redis",
     async () => {
-      await connection.use((client) => client.flushall());
-      const accounts = createRedisAccountStore({ connection, budgets });
-      return { accounts, rollups: createRedisRollups({ connection, accounts, consumer: crypto.randomUUID() }) };
+      await shared.connection.use((client) => client.flushall());
+      const accounts = createRedisAccountStore({ connection: shared.connection, budgets });
+      return {
+        accounts,
+        rollups: createRedisRollups({ connection: shared.connection, accounts, consumer: crypto.randomUUID() }),
+      };
     },
   ],
 ])("UsageService over accounts %s", (_, open) => {
