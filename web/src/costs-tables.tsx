@@ -38,14 +38,7 @@ export function SumsTable({
         <thead>
           <tr>
             <th scope="col">{nameHead}</th>
-            {["Calls", "Tokens in", "Tokens out"].map((head) => (
-              <th key={head} scope="col" class="costs-number costs-wide">
-                {head}
-              </th>
-            ))}
-            <th scope="col" class="costs-number">
-              Spend
-            </th>
+            <NumberHeads wide={["Calls", "Tokens in", "Tokens out"]} />
           </tr>
         </thead>
         <tbody>
@@ -94,14 +87,7 @@ export function CallsTable({ rows }: { rows: readonly UsageRecord[] }) {
               {head}
             </th>
           ))}
-          {["Tokens in", "Tokens out"].map((head) => (
-            <th key={head} scope="col" class="costs-number costs-wide">
-              {head}
-            </th>
-          ))}
-          <th scope="col" class="costs-number">
-            Spend
-          </th>
+          <NumberHeads wide={["Tokens in", "Tokens out"]} />
         </tr>
       </thead>
       <tbody>
@@ -148,6 +134,22 @@ function ScrollingTable({ label, children }: { label: string; children: Componen
     <section class="costs-scroll" aria-label={label} tabIndex={0}>
       <table class="costs-table">{children}</table>
     </section>
+  );
+}
+
+/** Heads of the columns of numbers: those for which a narrow screen has no room, then what was spent. */
+function NumberHeads({ wide }: { wide: readonly string[] }) {
+  return (
+    <>
+      {wide.map((head) => (
+        <th key={head} scope="col" class="costs-number costs-wide">
+          {head}
+        </th>
+      ))}
+      <th scope="col" class="costs-number">
+        Spend
+      </th>
+    </>
   );
 }
 
