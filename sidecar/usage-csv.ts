@@ -5,7 +5,7 @@ import { CallOutcome, type UsageRecord } from "../gen/parley/usage/v1/usage_reco
 import { UsageDimension } from "../gen/parley/usage/v1/usage_service_pb.js";
 import type { AccountStore } from "../src/accounts/account-store.ts";
 import { rowsOf } from "../src/accounts/usage-query.ts";
-import { Failure } from "../src/failure.ts";
+import { Failure, WrongFields } from "../src/failure.ts";
 import type { Authenticator } from "../src/identity/authenticator.ts";
 import { ANYONE, hasRole } from "../src/identity/principal.ts";
 import type { Logger } from "../src/platform/logger-port.ts";
@@ -50,9 +50,11 @@ export function createUsageCsv({
     const query = new URL(request.url ?? "", "http://localhost").searchParams;
     const [startMs, endMs] = [timeOf(query.get("start_time")), timeOf(query.get("end_time"))];
     if (startMs === undefined || endMs === undefined || startMs >= endMs) throw new Failure("INVALID_FIELD");
-    const { filters, wrong } = readUsageFilters(filtersOf(query), principal.tenant);
-    if (wrong.length > 0) throw new Failure("INVALID_FIELD", { fields: [...wrong] });
-    const rows = rowsOf(accounts, { tenant: principal.tenant, startMs, endMs, filters });
+    const { tenant } = principal;
+    const wrong = new WrongFields();
+    const filters = readUsageFilters(filtersOf(query), { tenant, wrong });
+    wrong.throwIfAny();
+    const rows = rowsOf(accounts, { tenant, startMs, endMs, filters });
     // The first page is read before anything is said: a store that is away is then an honest 503.
     const first = await rows.next();
     response.statusCode = 200;

@@ -1,17 +1,17 @@
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import { type UsageFilter, UsageInterval, type UsageService } from "../gen/parley/usage/v1/usage_service_pb.js";
+import { UsageInterval, type UsageService } from "../gen/parley/usage/v1/usage_service_pb.js";
 import type { AccountStore } from "../src/accounts/account-store.ts";
 import { periodName } from "../src/accounts/budget-periods.ts";
 import { nameOfBudgetScope, parseScopeName } from "../src/accounts/call-scopes.ts";
 import type { PriceTable } from "../src/accounts/price-table.ts";
 import { repriced } from "../src/accounts/repricing.ts";
-import { rowsOf, sumUsage, type UsageFilters } from "../src/accounts/usage-query.ts";
-import { Failure } from "../src/failure.ts";
+import { rowsOf, sumUsage } from "../src/accounts/usage-query.ts";
+import { Failure, WrongFields } from "../src/failure.ts";
 import { callContextOf } from "../src/rpc/call-context.ts";
 import type { Rollups } from "./rollups.ts";
 import { periodsFor, sumRollups } from "./rollups-query.ts";
-import { isDimension, readUsageFilters, type WrongField } from "./usage-filters.ts";
+import { isDimension, readUsageFilters } from "./usage-filters.ts";
 
 /** Longest id of a scope. */
 const SCOPE_ID_CHARACTERS = 256;
@@ -32,13 +32,13 @@ export function createUsageHandlers({
   return {
     async queryUsage(request, context) {
       const wrong = new WrongFields();
-      const range = wrong.range(request);
+      const range = rangeOf(request, wrong);
       const { groupBy, interval } = request;
       wrong.unless(groupBy.every(isDimension), "group_by", "must be values of UsageDimension");
       wrong.unless(new Set(groupBy).size === groupBy.length, "group_by", "must not name a dimension twice");
       wrong.unless(UsageInterval[interval] !== undefined, "interval", "must be a value of UsageInterval");
       const tenant = tenantOf(context);
-      const filters = wrong.filters(request, tenant);
+      const filters = readUsageFilters(request.filters, { tenant, wrong });
       wrong.throwIfAny();
       const question = { tenant, groupBy, interval, filters, ...range };
       const periods = periodsFor(question, Date.now());
@@ -49,9 +49,9 @@ export function createUsageHandlers({
 
     async *exportUsage(request, context) {
       const wrong = new WrongFields();
-      const range = wrong.range(request);
+      const range = rangeOf(request, wrong);
       const tenant = tenantOf(context);
-      const filters = wrong.filters(request, tenant);
+      const filters = readUsageFilters(request.filters, { tenant, wrong });
       wrong.throwIfAny();
       for await (const record of rowsOf(accounts, { tenant, filters, ...range })) yield { record };
     },
@@ -91,7 +91,7 @@ export function createUsageHandlers({
 
     async repriceUsage(request, context) {
       const wrong = new WrongFields();
-      const range = wrong.range(request);
+      const range = rangeOf(request, wrong);
       wrong.throwIfAny();
       const tenant = tenantOf(context);
       const rows = rowsOf(accounts, { tenant, ...range });
@@ -117,36 +117,18 @@ function isTime({ seconds, nanos }: Pick<Timestamp, "seconds" | "nanos"> = { sec
   return seconds >= -62_135_596_800n && seconds <= 253_402_300_799n && nanos >= 0 && nanos <= 999_999_999;
 }
 
-/** Collects what is wrong with a request. */
-class WrongFields {
-  readonly #fields: WrongField[] = [];
-
-  unless(right: boolean, field: string, description: string): void {
-    if (!right) this.#fields.push({ field, description });
-  }
-
-  range({ startTime, endTime }: { startTime?: Timestamp | undefined; endTime?: Timestamp | undefined }): {
-    startMs: number;
-    endMs: number;
-  } {
-    this.unless(startTime !== undefined, "start_time", "must be set");
-    this.unless(endTime !== undefined, "end_time", "must be set");
-    const startMs = startTime === undefined ? 0 : timestampMs(startTime);
-    const endMs = endTime === undefined ? 0 : timestampMs(endTime);
-    this.unless(isTime(startTime), "start_time", TIME_RULE);
-    this.unless(isTime(endTime), "end_time", TIME_RULE);
-    const both = startTime !== undefined && endTime !== undefined;
-    this.unless(!both || startMs < endMs, "end_time", "must be after start_time");
-    return { startMs, endMs };
-  }
-
-  filters({ filters: wanted }: { filters: readonly UsageFilter[] }, tenant: string): UsageFilters {
-    const { filters, wrong } = readUsageFilters(wanted, tenant);
-    this.#fields.push(...wrong);
-    return filters;
-  }
-
-  throwIfAny(): void {
-    if (this.#fields.length > 0) throw new Failure("INVALID_FIELD", { fields: this.#fields });
-  }
+/** Reads the range of a request, and says what is wrong with it. */
+function rangeOf(
+  { startTime, endTime }: { readonly startTime?: Timestamp | undefined; readonly endTime?: Timestamp | undefined },
+  wrong: WrongFields,
+): { startMs: number; endMs: number } {
+  wrong.unless(startTime !== undefined, "start_time", "must be set");
+  wrong.unless(endTime !== undefined, "end_time", "must be set");
+  const startMs = startTime === undefined ? 0 : timestampMs(startTime);
+  const endMs = endTime === undefined ? 0 : timestampMs(endTime);
+  wrong.unless(isTime(startTime), "start_time", TIME_RULE);
+  wrong.unless(isTime(endTime), "end_time", TIME_RULE);
+  const both = startTime !== undefined && endTime !== undefined;
+  wrong.unless(!both || startMs < endMs, "end_time", "must be after start_time");
+  return { startMs, endMs };
 }

@@ -15,6 +15,20 @@ export class Failure extends Error {
   }
 }
 
+/** Collects what is wrong with a request's fields: all of it is told at once. Descriptions give rules, never what the request said. */
+export class WrongFields {
+  readonly #fields: { readonly field: string; readonly description: string }[] = [];
+
+  unless(right: boolean, field: string, description: string): void {
+    if (!right) this.#fields.push({ field, description });
+  }
+
+  /** INVALID_FIELD, with each of them. */
+  throwIfAny(): void {
+    if (this.#fields.length > 0) throw new Failure("INVALID_FIELD", { fields: this.#fields });
+  }
+}
+
 /** Reasons, as clients read them in `google.rpc.ErrorInfo.reason`. */
 export type FailureReason =
   | "INVALID_FIELD"

@@ -7,7 +7,7 @@ import {
   type StreamChatRequest,
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { CreateSessionRequest } from "../../gen/parley/chat/v1/session_service_pb.js";
-import { Failure } from "../failure.ts";
+import { WrongFields } from "../failure.ts";
 
 /** Longest message in Unicode code points (DESIGN §3). */
 const MESSAGE_CODE_POINTS = 10_000;
@@ -90,22 +90,12 @@ function isName(text: string, most: number): boolean {
   return text.length >= 1 && text.length <= most && /^[A-Za-z0-9._-]+$/.test(text);
 }
 
-/** Collects what is wrong with a request. Descriptions give rules, never what the request said. */
-class Wrong {
-  readonly #fields: { field: string; description: string }[] = [];
-
-  unless(right: boolean, field: string, description: string): void {
-    if (!right) this.#add(field, description);
-  }
-
-  #add(field: string, description: string): void {
-    this.#fields.push({ field, description });
-  }
-
+class Wrong extends WrongFields {
   text(text: string, { field, most, lineEnds = false }: { field: string; most: number; lineEnds?: boolean }): void {
     const points = codePointCount(text, most);
     // The rule is written only when it is broken: numbers are slow to format.
-    if (points < 1 || points > most) this.#add(field, `must have 1 to ${most.toLocaleString("en")} characters`);
+    if (points < 1 || points > most)
+      this.unless(false, field, `must have 1 to ${most.toLocaleString("en")} characters`);
     this.unless(text.isWellFormed(), field, "must be valid Unicode");
     const control = lineEnds ? FORBIDDEN_IN_TEXT : FORBIDDEN_IN_LINE;
     const but = lineEnds ? " but tab and line ends" : "";
@@ -119,10 +109,6 @@ class Wrong {
     this.unless(bytes <= METADATA.bytes, "metadata", `must be at most ${METADATA.bytes} bytes as JSON`);
     const levels = `must be nested at most ${METADATA.levels} levels deep`;
     this.unless(isNestedAtMost(METADATA.levels, metadata), "metadata", levels);
-  }
-
-  throwIfAny(): void {
-    if (this.#fields.length > 0) throw new Failure("INVALID_FIELD", { fields: this.#fields });
   }
 }
 
