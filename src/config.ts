@@ -20,6 +20,7 @@ import {
   wholeNumber as wholeNumberOf,
 } from "./platform/environment.ts";
 import { readTls, type TlsConfig, tlsEnvironment, tlsProblems, tlsVariables } from "./platform/tls-environment.ts";
+import { OLDEST_WRITABLE, SCHEMA_VERSION } from "./store/stored-formats.ts";
 import { STANDARD_TOOLS } from "./tools/standard-tools.ts";
 
 /** All that a process is told from outside. Frozen. */
@@ -36,6 +37,8 @@ export interface Config {
   readonly redisUrl: string | undefined;
   /** What a write waits for: the server that took it, or one replica too. */
   readonly redisDurability: "local" | "replica";
+  /** Version of the stored formats that is written: this release's own, or the one before while that still runs. */
+  readonly writeSchema: number;
   /** How callers are known. */
   readonly auth: AuthConfig;
   /** Absent: the port speaks no TLS. */
@@ -78,6 +81,10 @@ export const environmentVariables = {
   REDIS_DURABILITY: {
     default: "local",
     meaning: "what a write waits for: local (the server that took it) or replica (one replica of it too)",
+  },
+  STATE_WRITE_SCHEMA: {
+    default: `${SCHEMA_VERSION}`,
+    meaning: "version of the stored formats that is written; during an upgrade the oldest that still runs",
   },
   OPENAI_API_KEY: { default: "", meaning: "key of the default model endpoint" },
   OPENAI_BASE_URL: {
@@ -172,6 +179,7 @@ export function loadConfig(
     alertmanagerUrl: values.ALERTMANAGER_URL,
     redisUrl: values.REDIS_URL,
     redisDurability: values.REDIS_DURABILITY,
+    writeSchema: values.STATE_WRITE_SCHEMA,
     auth: readAuth(values),
     tls: readTls(values),
     ...file.value,
@@ -222,6 +230,7 @@ const environmentSchema = z.object({
     )
     .optional(),
   REDIS_DURABILITY: oneOf(defaultOf("REDIS_DURABILITY"), ["local", "replica"]),
+  STATE_WRITE_SCHEMA: wholeNumber("STATE_WRITE_SCHEMA", { least: OLDEST_WRITABLE, most: SCHEMA_VERSION }),
   OPENAI_API_KEY: z.string().optional(),
   OPENAI_BASE_URL: urlOf(/^https?:$/, "an http:// or https:// URL").default(defaultOf("OPENAI_BASE_URL")),
   MODEL: z.string().default(defaultOf("MODEL")),

@@ -1,0 +1,42 @@
+/** What one track's pods have counted. */
+export interface Traffic {
+  readonly turns: number;
+  /** Absent: no series of failed turns at all. */
+  readonly errors?: number;
+  readonly firstTokenSeconds?: number;
+  /** Absent: no series of cost at all. */
+  readonly microUsdPerTurn?: number;
+  /** Absent: no breaker has ever changed. */
+  readonly breaker?: 0 | 1 | 2;
+  readonly unreadable?: number;
+}
+
+const BUCKETS = [0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5];
+
+/** A track's metrics in Prometheus' text format, as its service and sidecar write them, under a label `scenario`. */
+export function metricsText(scenario: string, track: "canary" | "stable", traffic: Traffic): string {
+  const version = track === "canary" ? "0.6.0" : "0.5.0";
+  const own = `scenario="${scenario}",track="${track}",version="${version}"`;
+  const { turns, errors, firstTokenSeconds = 0.25, microUsdPerTurn, breaker, unreadable } = traffic;
+  const lines = [
+    `parley_turns_in_flight{${own}} 3`,
+    `parley_turns_total{${own},finish_reason="STOP"} ${turns - (errors ?? 0)}`,
+    ...(errors === undefined ? [] : [`parley_turns_total{${own},finish_reason="ERROR"} ${errors}`]),
+    ...BUCKETS.map(
+      (le) => `parley_time_to_first_token_seconds_bucket{${own},le="${le}"} ${firstTokenSeconds <= le ? turns : 0}`,
+    ),
+    `parley_time_to_first_token_seconds_bucket{${own},le="+Inf"} ${turns}`,
+    ...(breaker === undefined ? [] : [`parley_breaker_state{${own},endpoint="e",model="m"} ${breaker}`]),
+    ...(unreadable === undefined ? [] : [`parley_unreadable_sessions_total{${own}} ${unreadable}`]),
+  ];
+  if (microUsdPerTurn !== undefined) {
+    // Any sidecar may apply any ledger row: stable's counts the canary's cost, under the version of the row.
+    const sidecar = `scenario="${scenario}",track="stable",version="${version}"`;
+    const usd = (microUsdPerTurn * turns) / 1e6;
+    lines.push(
+      `parley_cost_usd_total{${sidecar},tenant="a",type="prompt"} ${usd / 4}`,
+      `parley_cost_usd_total{${sidecar},tenant="b",type="completion"} ${(usd * 3) / 4}`,
+    );
+  }
+  return `${lines.join("\n")}\n`;
+}
