@@ -11,7 +11,12 @@ export const OLDEST_WRITABLE = Math.max(1, SCHEMA_VERSION - 1);
  * The newest version that this release reads. The next one may add to a record and change nothing in it, so that a rollback
  * finds nothing that it cannot read; what this release does not know stays in the record when it is written again.
  */
-const NEWEST_READABLE = SCHEMA_VERSION + 1;
+export const NEWEST_READABLE = SCHEMA_VERSION + 1;
+
+/** Can this release read what was written with a schema version? */
+export function isReadable(version: number): boolean {
+  return version >= 1 && version <= NEWEST_READABLE;
+}
 
 /** A stored record as bytes. */
 export function encodeRecord<Desc extends DescMessage>(schema: Desc, record: MessageShape<Desc>): Buffer {
@@ -26,7 +31,7 @@ export function encodeRecord<Desc extends DescMessage>(schema: Desc, record: Mes
 export function decodeRecord<Desc extends DescMessage>(schema: Desc, bytes: Uint8Array): MessageShape<Desc> {
   const record = parse(schema, bytes);
   const version = "schemaVersion" in record ? Number(record.schemaVersion) : 0;
-  if (version < 1 || version > NEWEST_READABLE) throw new Failure("STORED_FORMAT_UNKNOWN");
+  if (!isReadable(version)) throw new Failure("STORED_FORMAT_UNKNOWN");
   return record;
 }
 

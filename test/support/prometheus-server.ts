@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -34,8 +34,11 @@ export async function startPrometheus(
       { job_name: "parley", honor_labels: true, file_sd_configs: [{ files: [join(folder, "targets.json")] }] },
     ],
   };
-  const retarget = (targets: readonly string[]): Promise<void> =>
-    writeFile(join(folder, "targets.json"), JSON.stringify([{ targets, labels }]));
+  const retarget = async (targets: readonly string[]): Promise<void> => {
+    // Prometheus reads the file at any time: it must not see half of it.
+    await writeFile(join(folder, "targets.new"), JSON.stringify([{ targets, labels }]));
+    await rename(join(folder, "targets.new"), join(folder, "targets.json"));
+  };
   await retarget(first);
   // JSON is YAML.
   await writeFile(join(folder, "prometheus.yml"), JSON.stringify(config));
