@@ -12,7 +12,7 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh test-image soak bench install tools chart-tools mesh-tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image soak bench install tools chart-tools mesh-tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -31,11 +31,11 @@ test: install tools console
 	vitest run
 
 # The chart and the release gate, with Helm, kubeconform, Prometheus and Alertmanager.
-test-chart: install chart-tools
+test-chart: install chart-tools console
 	vitest run --config vitest.chart.config.ts
 
 # The chart on a real control plane, istiod and Envoy, as root. Building those takes a quarter of an hour, once.
-test-mesh: install mesh-tools
+test-mesh: install mesh-tools console
 	test/mesh/enter.sh vitest run --config vitest.mesh.config.ts
 
 # The Dockerfile built for real, as root, without Docker; a cold build takes some minutes.
@@ -43,6 +43,10 @@ test-image: install
 	@$(call need,buildah,buildah)
 	@$(call need,debootstrap,debootstrap)
 	vitest run --config vitest.image.config.ts
+
+# The same cluster, empty, with a shell in it: docs/operations by hand.
+mesh: install mesh-tools console
+	@test/mesh/enter.sh node test/mesh/hand.ts
 
 soak: install tools
 	@exec node test/soak/main.ts

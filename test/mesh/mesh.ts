@@ -54,6 +54,10 @@ export interface Mesh {
   routed(): Promise<void>;
   /** Where logs are. */
   readonly folder: string;
+  /** File for kubectl and Helm. */
+  readonly kubeconfig: string;
+  /** Values that all releases of these tests have. */
+  readonly valuesFile: string;
   stop(): Promise<void>;
 }
 
@@ -123,6 +127,8 @@ export async function startMesh(): Promise<Mesh> {
     };
     const retargeting = setInterval(() => void retarget(), 500);
     stopping.push(async () => clearInterval(retargeting));
+    const valuesFile = join(folder, "values-common.yaml");
+    await writeFile(valuesFile, stringify(values));
     let upgrades = 0;
     return {
       api,
@@ -132,6 +138,8 @@ export async function startMesh(): Promise<Mesh> {
       prometheus,
       apiKey,
       folder,
+      kubeconfig,
+      valuesFile,
       helm,
       get pods() {
         return kubelet.pods;
@@ -140,13 +148,9 @@ export async function startMesh(): Promise<Mesh> {
       behave: (image, behaviour) => void behaviours.set(image, behaviour),
       async upgrade(own, { chart = CHART, flags = [] } = {}) {
         upgrades += 1;
-        const files = [
-          join(folder, `values-${upgrades}-common.yaml`),
-          join(folder, `values-${upgrades}.yaml`),
-        ] as const;
-        await writeFile(files[0], stringify(values));
-        await writeFile(files[1], stringify(own));
-        const given = files.flatMap((file) => ["--values", file]);
+        const ownFile = join(folder, `values-${upgrades}.yaml`);
+        await writeFile(ownFile, stringify(own));
+        const given = [valuesFile, ownFile].flatMap((file) => ["--values", file]);
         const all = ["--install", "--reset-values", ...given, "--wait", "--timeout", "120s", ...flags];
         return helm("upgrade", "parley", chart, ...all);
       },
