@@ -1,3 +1,4 @@
+import { rise } from "../sidecar/promql.ts";
 import type { ConditionName, GateFile } from "./conditions.ts";
 
 /** What the gate reads; test/gate holds it to the tables of metrics. */
@@ -34,17 +35,21 @@ export interface GateExpressions {
   readonly conditions: readonly ConditionExpressions[];
 }
 
+type Track = keyof GateFile["tracks"];
+
 /** The one form of the conditions that the command, the alert, Flagger and Argo all use. */
 export function gateExpressions({ window, selector, tracks, conditions }: GateFile): GateExpressions {
-  const of = (track: "canary" | "stable", ...more: string[]): string =>
+  const of = (track: Track, ...more: string[]): string =>
     [selector, tracks[track], ...more].filter((one) => one !== "").join(",");
-  const increase = (metric: string, labels: string): string => increaseOf(metric, labels, window);
-  const turns = (track: "canary" | "stable"): string =>
-    `sum by (namespace) (${increase(GATE_METRICS.turns, of(track))})`;
+  /** What runs now on a track: it is not to be judged by the one before it. */
+  const running = (track: Track): string =>
+    `group by (namespace, version) (${GATE_METRICS.turnsInFlight}{${of(track)}})`;
+  const increase = (track: Track, metric: string, labels: string): string =>
+    `(${rise(`${metric}{${labels}}`, window)}) and on (namespace, version) ${running(track)}`;
+  const turns = (track: Track): string => `sum by (namespace) (${increase(track, GATE_METRICS.turns, of(track))})`;
   /** 0 for a track that is scraped: what counts nothing has no series, and that is not nothing. */
-  const none = (track: "canary" | "stable"): string =>
-    `0 * count by (namespace) (${GATE_METRICS.turnsInFlight}{${of(track)}})`;
-  const both = (expression: (track: "canary" | "stable") => string) => ({
+  const none = (track: Track): string => `0 * count by (namespace) (${GATE_METRICS.turnsInFlight}{${of(track)}})`;
+  const both = (expression: (track: Track) => string) => ({
     canary: expression("canary"),
     stable: expression("stable"),
   });
@@ -54,7 +59,7 @@ export function gateExpressions({ window, selector, tracks, conditions }: GateFi
   if (errorRatio !== undefined) {
     // Without a failed turn there is no series to divide: then it is 0, and not nothing.
     const sides = both((track) => {
-      const failed = `sum by (namespace) (${increase(GATE_METRICS.turns, of(track, 'finish_reason="ERROR"'))})`;
+      const failed = `sum by (namespace) (${increase(track, GATE_METRICS.turns, of(track, 'finish_reason="ERROR"'))})`;
       return `(${failed} or 0 * ${turns(track)}) / ${turns(track)}`;
     });
     const limit = `clamp_min(${errorRatio.factor} * (${sides.stable}), ${errorRatio.floor})`;
@@ -64,7 +69,7 @@ export function gateExpressions({ window, selector, tracks, conditions }: GateFi
     const { quantile, factor, floorSeconds } = timeToFirstToken;
     const sides = both(
       (track) =>
-        `histogram_quantile(${quantile}, sum by (namespace, le) (${increase(GATE_METRICS.timeToFirstToken, of(track))}))`,
+        `histogram_quantile(${quantile}, sum by (namespace, le) (${increase(track, GATE_METRICS.timeToFirstToken, of(track))}))`,
     );
     made.push({
       name: "timeToFirstToken",
@@ -78,9 +83,8 @@ export function gateExpressions({ window, selector, tracks, conditions }: GateFi
   if (costPerTurn !== undefined) {
     const { factor, floorMicroUsd } = costPerTurn;
     const sides = both((track) => {
-      const versions = `group by (namespace, version) (${GATE_METRICS.turnsInFlight}{${of(track)}})`;
-      const perVersion = (metric: string): string =>
-        `sum by (namespace) (sum by (namespace, version) (${increase(metric, selector)}) and on (namespace, version) ${versions})`;
+      // By version alone: the sidecar that counts a call's cost may be the other track's.
+      const perVersion = (metric: string): string => `sum by (namespace) (${increase(track, metric, selector)})`;
       return `1e6 * ${perVersion(GATE_METRICS.cost)} / ${perVersion(GATE_METRICS.turns)}`;
     });
     made.push({
@@ -96,7 +100,7 @@ export function gateExpressions({ window, selector, tracks, conditions }: GateFi
     // A breaker that has never changed is no series; a track that is scraped has an open share of 0 then.
     const sides = both(
       (track) =>
-        `(avg_over_time((max by (namespace) (${GATE_METRICS.breakerState}{${of(track)}}) == bool 2)[${window}:5s]) or ${none(track)})`,
+        `(max by (namespace) (avg_over_time((max by (namespace, version) (${GATE_METRICS.breakerState}{${of(track)}}) == bool 2)[${window}:5s]) and on (namespace, version) ${running(track)}) or ${none(track)})`,
     );
     made.push({
       name: "breakerOpen",
@@ -109,7 +113,7 @@ export function gateExpressions({ window, selector, tracks, conditions }: GateFi
   }
   if (unreadableSessions !== undefined) {
     const sides = both(
-      (track) => `(sum by (namespace) (${increase(GATE_METRICS.unreadable, of(track))}) or ${none(track)})`,
+      (track) => `(sum by (namespace) (${increase(track, GATE_METRICS.unreadable, of(track))}) or ${none(track)})`,
     );
     made.push({
       name: "unreadableSessions",
@@ -122,15 +126,6 @@ export function gateExpressions({ window, selector, tracks, conditions }: GateFi
     });
   }
   return { turns: both(turns), conditions: made };
-}
-
-/**
- * The rise of a counter in the window, series by series. `increase()` alone loses a new series' first value: a canary's pods
- * are new, and their first error is what matters.
- */
-function increaseOf(metric: string, labels: string, window: string): string {
-  const series = `${metric}{${labels}}`;
-  return `(${series} unless ${series} offset ${window}) or increase(${series}[${window}])`;
 }
 
 /** The larger of two vectors. */

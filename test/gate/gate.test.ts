@@ -45,6 +45,14 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     stable: { turns: 200, microUsdPerTurn: 400 },
     verdict: "pass",
   },
+  "a good canary after a bad one that is gone": {
+    canary: {
+      ...GOOD,
+      before: { turns: 200, errors: 100, firstTokenSeconds: 4, microUsdPerTurn: 9_000, breaker: 2, unreadable: 3 },
+    },
+    stable: { ...GOOD, before: { turns: 9_000, errors: 0, firstTokenSeconds: 0.05, microUsdPerTurn: 1 } },
+    verdict: "pass",
+  },
   "one failed turn of fifty": {
     canary: { ...GOOD, turns: 50, errors: 1 },
     stable: { ...GOOD, errors: 0 },

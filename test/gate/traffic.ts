@@ -9,17 +9,24 @@ export interface Traffic {
   /** Absent: no breaker has ever changed. */
   readonly breaker?: 0 | 1 | 2;
   readonly unreadable?: number;
+  /** What pods of another version counted on this track, that are gone. */
+  readonly before?: Omit<Traffic, "before">;
 }
 
 const BUCKETS = [0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5];
 
 /** A track's metrics in Prometheus' text format, as its service and sidecar write them, under a label `scenario`. */
-export function metricsText(scenario: string, track: "canary" | "stable", traffic: Traffic): string {
+export function metricsText(scenario: string, track: "canary" | "stable", { before, ...traffic }: Traffic): string {
   const version = track === "canary" ? "0.6.0" : "0.5.0";
+  const runs = `parley_turns_in_flight{scenario="${scenario}",track="${track}",version="${version}"} 3\n`;
+  const gone = before === undefined ? "" : countersText(scenario, track, "0.4.9", before);
+  return runs + countersText(scenario, track, version, traffic) + gone;
+}
+
+function countersText(scenario: string, track: string, version: string, traffic: Traffic): string {
   const own = `scenario="${scenario}",track="${track}",version="${version}"`;
   const { turns, errors, firstTokenSeconds = 0.25, microUsdPerTurn, breaker, unreadable } = traffic;
   const lines = [
-    `parley_turns_in_flight{${own}} 3`,
     `parley_turns_total{${own},finish_reason="STOP"} ${turns - (errors ?? 0)}`,
     ...(errors === undefined ? [] : [`parley_turns_total{${own},finish_reason="ERROR"} ${errors}`]),
     ...BUCKETS.map(
