@@ -95,6 +95,8 @@ export async function startKubelet({
       stopped = true;
       await looking;
       await Promise.all([...pods.values()].map((pod) => pod.kill()));
+      // Those that were leaving say so to an API server that is still there.
+      await Promise.all([...pods.values()].map((pod) => pod.left()));
     },
   };
 }
@@ -263,6 +265,11 @@ class Pod implements RunningPod {
     this.#isTerminating = true;
     this.#terminating ??= this.#terminate(graceSeconds * 1_000);
     return this.#terminating;
+  }
+
+  /** Resolves when a pod that is terminated is gone; at once for others. */
+  async left(): Promise<void> {
+    await this.#terminating;
   }
 
   async #terminate(graceMs: number): Promise<void> {
