@@ -8,7 +8,7 @@ import { parseGateFile } from "../../gate/conditions.ts";
 import { CHART, helm, type Manifest, objectsOf, render, renderObjects } from "../support/helm.ts";
 import { kubeconform } from "../support/kubernetes-schemas.ts";
 import { example } from "./examples.ts";
-import { ofKind, pods } from "./manifests.ts";
+import { env, ofKind, pods } from "./manifests.ts";
 
 // Values that are allowed and that nobody thinks of: what they render to must be what Kubernetes takes.
 
@@ -43,6 +43,11 @@ test("annotations of one's own replace those for the mesh", async () => {
   const objects = await renderObjects({ set: ["podAnnotations.sidecar\\.istio\\.io/nativeSidecar=false\\,"] });
   const annotations = ofKind(objects, "Deployment")[0]?.spec.template.metadata.annotations;
   expect(annotations["sidecar.istio.io/nativeSidecar"]).toBe("false,");
+});
+
+test("anomalies that the sidecar posts have the namespace that Prometheus gives to metrics", async () => {
+  const [stable] = pods(await renderObjects({ set: ["sidecar.alertmanagerUrl=http://alertmanager:9093"] }));
+  expect(env(stable?.spec.initContainers[0], "ALERT_NAMESPACE")?.value).toBe("chat");
 });
 
 test("the mesh's proxy outlives the sidecar, and lets the test's pod end", async () => {

@@ -57,6 +57,8 @@ spec:
         - { name: USAGE_OPS_PORT, value: "9091" }
         {{- with $values.sidecar.alertmanagerUrl }}
         - { name: ALERTMANAGER_URL, value: {{ . | quote }} }
+        # What Prometheus puts on this release's metrics: so its alerts and those that are posted are one message.
+        - { name: ALERT_NAMESPACE, value: {{ $root.Release.Namespace | quote }} }
         {{- end }}
         {{- with $values.sidecar.extraEnv }}
         {{- toYaml . | nindent 8 }}
