@@ -90,6 +90,24 @@ test("names of Secrets that look like numbers stay names", async () => {
   expect((await checking).stdout).toContain("Invalid: 0, Errors: 0, Skipped: 0");
 });
 
+test.each([["cpu=1"], ["cpu=1.5"], ["memory=2000000000"], ["memory=1.5Gi"], ["ephemeral-storage=1Ti"]])(
+  "resources may be %s, and become what Kubernetes takes",
+  async (given) => {
+    const { exitCode, stdout, stderr } = await helm("template", "parley", CHART, "--set-json", jsonOf(given));
+    expect(exitCode, stderr).toBe(0);
+    const { binary, args } = await kubeconform();
+    const checking = promisify(execFile)(binary, args);
+    checking.child.stdin?.end(stdout);
+    expect((await checking).stdout).toContain("Invalid: 0, Errors: 0, Skipped: 0");
+  },
+);
+
+/** `cpu=1` as Helm takes a value of a limit by its type. */
+function jsonOf(given: string): string {
+  const [name = "", value = ""] = given.split("=");
+  return `resources.limits.${name}=${JSON.stringify(Number.isNaN(Number(value)) ? value : Number(value))}`;
+}
+
 test.each(["cpu", "keda"])("pods go slowly, and no slower than Kubernetes knows, with kind %s", async (kind) => {
   const set = [`autoscaling.kind=${kind}`, "autoscaling.keda.serverAddress=http://prometheus"];
   const period = async (seconds: number): Promise<number> => {
