@@ -116,6 +116,18 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     failed: ["unreadableSessions"],
     unknown: ["errorRatio", "timeToFirstToken", "costPerTurn", "breakerOpen"],
   },
+  "a canary that never says a word": {
+    canary: { ...GOOD, firstTokenSeconds: null },
+    stable: GOOD,
+    verdict: "unknown",
+    unknown: ["timeToFirstToken"],
+  },
+  "a stable that never says a word": {
+    canary: GOOD,
+    stable: { ...GOOD, firstTokenSeconds: null },
+    verdict: "unknown",
+    unknown: ["timeToFirstToken"],
+  },
   "no sidecar's cost": {
     canary: { turns: 200, errors: 0, breaker: 0 },
     stable: { turns: 200, errors: 0, breaker: 0 },
