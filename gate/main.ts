@@ -50,8 +50,9 @@ async function main(args: string[]): Promise<number> {
     if (render !== undefined) return say(render(file));
 
     const url = values.prometheus ?? process.env.PROMETHEUS_URL ?? "";
-    if (!URL.canParse(url)) return complain("--prometheus is missing or no URL.\n");
-    const result = await checkGate(file, prometheus({ url, token: process.env.PROMETHEUS_TOKEN }));
+    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+      return complain("--prometheus is missing, or no http:// or https:// URL.\n");
+    const result = await checkGate(file, prometheus({ url, token: process.env.PROMETHEUS_TOKEN || undefined }));
     say(values.json ? `${JSON.stringify(result)}\n` : describeGate(result));
     return EXIT_CODES[result.verdict];
   } catch (error) {

@@ -37,7 +37,7 @@ export function renderFlagger(file: GateFile): string {
     metadata: { name: kebab(`parley-${condition.name}`) },
     spec: {
       provider: { type: "prometheus", address: "http://prometheus.monitoring:9090" },
-      query: onlyWithTurns(`(${condition.canary}) > bool (${condition.limit})`, condition, turns, file.minTurns),
+      query: onlyWithTurns(worse(condition), condition, turns, file.minTurns),
     },
   }));
   return documents.map((document) => withHead("flagger", document)).join("---\n");
@@ -68,12 +68,20 @@ export function renderArgo(file: GateFile): string {
         provider: {
           prometheus: {
             address: "http://prometheus.monitoring:9090",
-            query: onlyWithTurns(`(${condition.canary}) > bool (${condition.limit})`, condition, turns, file.minTurns),
+            query: onlyWithTurns(worse(condition), condition, turns, file.minTurns),
           },
         },
       })),
     },
   });
+}
+
+/**
+ * 1 where the canary is above the limit, 0 where it is not, and nothing where either is no number: `NaN > bool 1` would be 0,
+ * which passes.
+ */
+function worse({ canary, limit }: ConditionExpressions): string {
+  return `clamp_min(sgn((${canary}) - (${limit})), 0) >= 0`;
 }
 
 function onlyWithTurns(

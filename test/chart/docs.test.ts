@@ -34,6 +34,12 @@ describe.each(pages.map((path) => ({ path, name: path.slice(path.lastIndexOf("/"
   });
 });
 
+test("keys that the docs make can chat", () => {
+  const made = pages.flatMap((path) => readFileSync(path, "utf8").match(/^.*keys-cli\.ts make .*$/gm) ?? []);
+  expect(made.length).toBeGreaterThan(0);
+  expect(made.filter((command) => !/--user \S|chat:on_behalf/.test(command))).toEqual([]);
+});
+
 test("the grace period in the docs is the chart's", () => {
   const golden = readFileSync(join(import.meta.dirname, "golden/default.yaml"), "utf8");
   const seconds = /terminationGracePeriodSeconds: (\d+)/.exec(golden)?.[1];

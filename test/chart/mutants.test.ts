@@ -288,7 +288,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     name: "a key in plain",
     file: "_pod.tpl",
-    from: "          valueFrom: { secretKeyRef: { name: {{ . }}, key: {{ $values.model.existingSecretKey }} } }",
+    from: "          valueFrom: { secretKeyRef: { name: {{ . | quote }}, key: {{ $values.model.existingSecretKey | quote }} } }",
     to: "          value: {{ . }}",
     found: "secrets come by reference",
     by: "production",

@@ -163,15 +163,25 @@ export const OBJECT_INVARIANTS: readonly Invariant[] = [
         canary.owner === "helm" &&
         !canary.shadow.safe &&
         (canary.preview.enabled || canary.weight > 0);
+      // A session's version is what leads to stable when the canary has all that is new.
+      const named = env(pod?.spec.containers[0], "VERSION_HEADER") !== undefined;
+      const tracks = canary.weight === 100 && !named ? "canary" : answers ? "stable,canary" : "stable";
       return [
         ...same("hook", pod?.metadata.annotations["helm.sh/hook"], "test"),
-        ...same("tracks", env(pod?.spec.containers[0], "TRACKS")?.value, answers ? "stable,canary" : "stable"),
+        ...same("tracks", env(pod?.spec.containers[0], "TRACKS")?.value, tracks),
+        ...same(
+          "session's version",
+          named,
+          ofKind(objects, "VirtualService").some(({ spec }) =>
+            spec.http.some((one: Manifest) => one.name === "affinity-stable"),
+          ),
+        ),
       ];
     },
   },
   {
-    name: "the gate's conditions are the values'",
-    check: ({ objects, values: { canary } }) => {
+    name: "the gate's conditions are the values', without cost where nobody counts it",
+    check: ({ objects, values: { canary, sidecar } }) => {
       const map = ofKind(objects, "ConfigMap").find(({ metadata }) => metadata.name === "parley-gate");
       if (!canary.enabled) return same("gate", map, undefined);
       const gate = parse(map?.data["gate.yaml"] ?? "{}") as Manifest;
@@ -183,9 +193,9 @@ export const OBJECT_INVARIANTS: readonly Invariant[] = [
           gate.minTurns,
           gate.conditions.errorRatio.factor,
           gate.conditions.timeToFirstToken.factor,
-          gate.conditions.costPerTurn.factor,
+          gate.conditions.costPerTurn?.factor,
         ],
-        [window, minTurns, errorRatioFactor, ttftFactor, costPerTurnFactor],
+        [window, minTurns, errorRatioFactor, ttftFactor, sidecar.enabled ? costPerTurnFactor : undefined],
       );
     },
   },

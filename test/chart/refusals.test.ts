@@ -1,7 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { CHART, render } from "../support/helm.ts";
+import { CHART, type Manifest, render, renderObjects } from "../support/helm.ts";
+import { containers, pods } from "./manifests.ts";
 
 /** Values that cannot work together, and how the sentence begins. */
 const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
@@ -16,6 +17,17 @@ const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
     "mirror with another owner",
     ["canary.enabled=true", "canary.owner=argo", "canary.mirror.percent=5", "canary.shadow.safe=true"],
     "canary.owner is argo and canary.mirror.percent is 5",
+  ],
+  ["an owner of no canary", ["canary.owner=flagger"], "canary.owner is flagger, but canary.enabled is false"],
+  [
+    "two writers of replicas",
+    ["canary.enabled=true", "canary.owner=argo", "autoscaling.enabled=false"],
+    "canary.owner is argo and autoscaling.enabled is false",
+  ],
+  [
+    "a canary that callers in the mesh reach by chance",
+    ["canary.enabled=true", "istio.gateways[0]=edge/public"],
+    "canary.enabled is true and istio.gateways lacks mesh",
   ],
   [
     "mirror without safe shadows",
@@ -89,6 +101,14 @@ const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
   ["an open door by accident", ["auth.mode=none"], "auth.mode is none: everybody who reaches the port may spend"],
   ["tokens of nobody", ["auth.mode=jwt", "auth.jwt.issuer=x"], "auth.mode is jwt and auth.jwt.audience is empty"],
   ["a password in plain", ["redis.url=redis://:hunter2@redis:6379"], "redis.url holds a password"],
+  ["a password with a slash", ["redis.url=redis://:hunter2/x@redis:6379"], "redis.url holds a password"],
+  ["a password behind the address", ["redis.url=redis://redis:6379/0?password=hunter2"], "redis.url holds a password"],
+  [
+    "a password for the traces",
+    ["otlpEndpoint=http://user:hunter2@otel:4318"],
+    "otlpEndpoint holds a user or a password",
+  ],
+  ["a password for the model", ["model.baseUrl=https://hunter2@llm/v1"], "model.baseUrl holds a user or a password"],
   ["no Redis", ["redis.url="], "redis.url and redis.existingSecret are both empty"],
   [
     "a key in plain",
@@ -105,6 +125,22 @@ const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
     ["extraEnv[0].name=DRAIN_MS", "extraEnv[0].value=soon"],
     "extraEnv sets DRAIN_MS, which the chart sets from other values",
   ],
+  [
+    "a variable twice",
+    ["sidecar.extraEnv[0].name=A", "sidecar.extraEnv[0].value=one", "sidecar.extraEnv[1].name=A"],
+    "sidecar.extraEnv has A twice",
+  ],
+  ["a label that selects", ["podLabels.track=blue"], "podLabels sets track, by which the chart knows its own"],
+  [
+    "a label that names",
+    ["commonLabels.app\\.kubernetes\\.io/name=chat"],
+    "commonLabels sets app.kubernetes.io/name, by which the chart knows its own",
+  ],
+  [
+    "alerts of a sidecar that is off",
+    ["monitoring.rules.enabled=true", "sidecar.enabled=false"],
+    "monitoring.rules.enabled is true and sidecar.enabled is false",
+  ],
   ["routes for nobody", ["istio.gateways=null"], "istio.gateways is empty"],
 ];
 
@@ -115,6 +151,31 @@ test.each(REFUSED)("%s", async (_, set, sentence) => {
   expect(stderr).not.toContain("hunter2");
   // It says what to do, not only what is wrong.
   expect(stderr).toMatch(/\b(Set|Swap|Put|Take)\b/);
+});
+
+test("each variable that the chart sets is refused among those of one's own", async () => {
+  const optional = ["auth.mode=jwt", "auth.jwt.issuer=i", "auth.jwt.audience=a", "auth.jwt.jwksUrl=https://i/keys"];
+  const set = [
+    ...optional,
+    "config=x: 1",
+    "corsOrigins[0]=https://app.example.com",
+    "otlpEndpoint=http://otel:4318",
+    "model.baseUrl=http://llm",
+    "model.existingSecret=s",
+    "sidecar.alertmanagerUrl=http://alertmanager",
+    "state.writeSchema=1",
+  ];
+  const objects = [
+    ...(await renderObjects({ set })),
+    ...(await renderObjects({ set: ["auth.mode=none", "auth.allowUnauthenticated=true"] })),
+  ];
+  const of = pods(objects).flatMap(({ spec }) => containers(spec));
+  const names = [...new Set(of.flatMap(({ env }) => env.map((one: Manifest) => one.name as string)))];
+  expect(names.length).toBeGreaterThan(25);
+  const refused = await Promise.all(
+    names.map(async (name) => (await render({ set: [`extraEnv[0].name=${name}`] })).stderr),
+  );
+  expect(names.filter((name, at) => !refused[at]?.includes(`extraEnv sets ${name}, which the chart sets`))).toEqual([]);
 });
 
 test("each sentence of the checks has its case", async () => {
@@ -149,6 +210,12 @@ const UNKNOWN: readonly (readonly [string, string])[] = [
   ["image.digest=sha256:1", "/image/digest"],
   ["redis.url=http://redis", "/redis/url"],
   ["drain.preStopSeconds=0", "/drain/preStopSeconds"],
+  ["fullnameOverride=a.b", "/fullnameOverride"],
+  ["fullnameOverride=1st", "/fullnameOverride"],
+  ["canary.analysis.window=500ms", "/canary/analysis/window"],
+  ["canary.analysis.window=0m", "/canary/analysis/window"],
+  ["traffic.outlierDetection.baseEjectionTime=0s", "/traffic/outlierDetection/baseEjectionTime"],
+  ["pdb.maxUnavailable=00%", "/pdb/maxUnavailable"],
 ];
 
 test.each(UNKNOWN)("the schema refuses %s", async (set, named) => {

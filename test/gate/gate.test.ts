@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { checkGate, type GateResult } from "../../gate/check.ts";
-import { type GateFile, parseGateFile } from "../../gate/conditions.ts";
+import { type GateFile, GateFileError, parseGateFile } from "../../gate/conditions.ts";
 import { prometheus } from "../../gate/prometheus.ts";
 import { gateAlerts, renderArgo, renderFlagger } from "../../gate/render.ts";
 import { startExporter, startPrometheus } from "../support/prometheus-server.ts";
@@ -115,6 +115,18 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     verdict: "fail",
     failed: ["unreadableSessions"],
     unknown: ["errorRatio", "timeToFirstToken", "costPerTurn", "breakerOpen"],
+  },
+  "a canary that never says a word": {
+    canary: { ...GOOD, firstTokenSeconds: null },
+    stable: GOOD,
+    verdict: "unknown",
+    unknown: ["timeToFirstToken"],
+  },
+  "a stable that never says a word": {
+    canary: GOOD,
+    stable: { ...GOOD, firstTokenSeconds: null },
+    verdict: "unknown",
+    unknown: ["timeToFirstToken"],
   },
   "no sidecar's cost": {
     canary: { turns: 200, errors: 0, breaker: 0 },
@@ -282,11 +294,30 @@ describe("parley gate", () => {
 
   test("calls and files that make no sense are none of the three answers", async () => {
     expect(await parley("--prometheus", "nowhere")).toMatchObject({ code: 64 });
+    // A URL of the protocol `localhost:`, as far as the parser goes.
+    expect(await parley("--prometheus", "localhost:9090")).toMatchObject({ code: 64 });
     expect(await parley("frobnicate")).toMatchObject({ code: 64 });
     expect(await parley("--file", join(project, "package.json"), "--prometheus", url)).toMatchObject({
       code: 64,
       stderr: expect.stringContaining("cannot be used"),
     });
+  });
+});
+
+describe("what Prometheus says of a file", () => {
+  test("labels that are none are the file's fault, and no lack of samples", async () => {
+    const file = { ...conditions, selector: "namespace=chat" };
+    await expect(checkGate(file, prometheus({ url }))).rejects.toThrow(GateFileError);
+  });
+
+  test("several namespaces are none of which something can be said", async () => {
+    const query = prometheus({ url });
+    await expect(query("count by (scenario) (parley_turns_in_flight)")).rejects.toThrow(/namespaces; name one/);
+  });
+
+  test("a page of something else is no answer", async () => {
+    const query = prometheus({ url: `${url}/nowhere` });
+    await expect(query("1")).rejects.toThrow("answers HTTP 404, which is no answer of Prometheus");
   });
 });
 

@@ -3,7 +3,8 @@ export interface Traffic {
   readonly turns: number;
   /** Absent: no series of failed turns at all. */
   readonly errors?: number;
-  readonly firstTokenSeconds?: number;
+  /** Null: no turn has said a word. */
+  readonly firstTokenSeconds?: number | null;
   /** Absent: no series of cost at all. */
   readonly microUsdPerTurn?: number;
   /** Absent: no breaker has ever changed. */
@@ -26,13 +27,15 @@ export function metricsText(scenario: string, track: "canary" | "stable", { befo
 function countersText(scenario: string, track: string, version: string, traffic: Traffic): string {
   const own = `scenario="${scenario}",track="${track}",version="${version}"`;
   const { turns, errors, firstTokenSeconds = 0.25, microUsdPerTurn, breaker, unreadable } = traffic;
+  const begun = firstTokenSeconds === null ? 0 : turns;
   const lines = [
     `parley_turns_total{${own},finish_reason="STOP"} ${turns - (errors ?? 0)}`,
     ...(errors === undefined ? [] : [`parley_turns_total{${own},finish_reason="ERROR"} ${errors}`]),
     ...BUCKETS.map(
-      (le) => `parley_time_to_first_token_seconds_bucket{${own},le="${le}"} ${firstTokenSeconds <= le ? turns : 0}`,
+      (le) =>
+        `parley_time_to_first_token_seconds_bucket{${own},le="${le}"} ${(firstTokenSeconds ?? 0) <= le ? begun : 0}`,
     ),
-    `parley_time_to_first_token_seconds_bucket{${own},le="+Inf"} ${turns}`,
+    `parley_time_to_first_token_seconds_bucket{${own},le="+Inf"} ${begun}`,
     ...(breaker === undefined ? [] : [`parley_breaker_state{${own},endpoint="e",model="m"} ${breaker}`]),
     ...(unreadable === undefined ? [] : [`parley_unreadable_sessions_total{${own}} ${unreadable}`]),
   ];

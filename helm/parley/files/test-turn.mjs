@@ -1,5 +1,8 @@
 // Run by the pod of `helm test`: a streamed turn on each track that serves, over Connect, with nothing but Node.
-const { BASE_URL, TRACKS, PREVIEW_HEADER, PREVIEW_VALUE, API_KEY, USER_ID } = process.env;
+const { BASE_URL, TRACKS, PREVIEW_HEADER, PREVIEW_VALUE, VERSION_HEADER, API_KEY, USER_ID } = process.env;
+
+/** The version of each track, where a session goes back to its own by VERSION_HEADER. */
+const VERSIONS = { stable: process.env.STABLE_VERSION, canary: process.env.CANARY_VERSION };
 
 /** A weight may send a call to the other track; then it is tried again. */
 const TRIES = 30;
@@ -23,6 +26,7 @@ async function streamedTurn(track) {
     headers: {
       "content-type": "application/connect+json",
       ...(API_KEY && { authorization: `Bearer ${API_KEY}` }),
+      ...(VERSION_HEADER && { [VERSION_HEADER]: VERSIONS[track] }),
       ...(track === "canary" && PREVIEW_HEADER && { [PREVIEW_HEADER]: PREVIEW_VALUE }),
     },
     body,

@@ -12,6 +12,12 @@
 {{- if and (gt $weight 0) (ne $canary.owner "helm") -}}
 {{- fail (printf "canary.owner is %s and canary.weight is %d: only one may write weights. Set canary.weight to 0, or canary.owner to helm." $canary.owner $weight) -}}
 {{- end -}}
+{{- if and (ne $canary.owner "helm") (not $canary.enabled) -}}
+{{- fail (printf "canary.owner is %s, but canary.enabled is false: the chart would write the routes that %s writes. Set canary.enabled to true, or canary.owner to helm." $canary.owner $canary.owner) -}}
+{{- end -}}
+{{- if and (ne $canary.owner "helm") (not .Values.autoscaling.enabled) -}}
+{{- fail (printf "canary.owner is %s and autoscaling.enabled is false: the chart and %s would both write the Deployment's replicas. Set autoscaling.enabled to true; for a fixed number set autoscaling.minReplicas and maxReplicas to it." $canary.owner $canary.owner) -}}
+{{- end -}}
 {{- if and (gt $mirror 0) (not $canary.enabled) -}}
 {{- fail (printf "canary.mirror.percent is %d, but canary.enabled is false: there are no pods to mirror to. Set canary.enabled to true, or canary.mirror.percent to 0." $mirror) -}}
 {{- end -}}
@@ -26,6 +32,9 @@
 {{- end -}}
 {{- if and (include "parley.ownCanary" .) (not .Values.istio.enabled) -}}
 {{- fail "canary.enabled is true and istio.enabled is false: the Service would give the canary a share by its number of pods, whatever canary.weight says. Set istio.enabled to true, or canary.enabled to false." -}}
+{{- end -}}
+{{- if and (include "parley.ownCanary" .) (not (has "mesh" .Values.istio.gateways)) -}}
+{{- fail "canary.enabled is true and istio.gateways lacks mesh: callers in the mesh, helm test among them, would reach the canary by its number of pods and have their turns sent again. Set istio.gateways to hold mesh too." -}}
 {{- end -}}
 {{- if and $canary.enabled (gt $weight 0) (eq (include "parley.image" $stableScope) (include "parley.image" $canaryScope)) -}}
 {{- fail (printf "canary.weight is %d and both tracks run %s: there is nothing to compare. Set canary.image, or canary.weight to 0." $weight (include "parley.image" $stableScope)) -}}
@@ -88,21 +97,44 @@
 {{- end -}}
 {{- end -}}
 
-{{- if regexMatch "//[^/@,]*:[^/@,]+@" .Values.redis.url -}}
+{{- if or (regexMatch "//[^@]*:[^@]+@" .Values.redis.url) (regexMatch "[?&]password=" .Values.redis.url) -}}
 {{- fail "redis.url holds a password, which would stand in the release and in the pods' definition. Put the whole URL into a Secret and name it in redis.existingSecret." -}}
 {{- end -}}
 {{- if and (not .Values.redis.url) (not .Values.redis.existingSecret) -}}
 {{- fail "redis.url and redis.existingSecret are both empty: the service keeps its sessions in Redis. Set one of them." -}}
+{{- end -}}
+{{- range $name, $url := dict "model.baseUrl" .Values.model.baseUrl "otlpEndpoint" .Values.otlpEndpoint "sidecar.alertmanagerUrl" .Values.sidecar.alertmanagerUrl "auth.jwt.jwksUrl" $auth.jwt.jwksUrl "autoscaling.keda.serverAddress" $auto.keda.serverAddress -}}
+{{- if regexMatch "://[^/?#]*@" $url -}}
+{{- fail (printf "%s holds a user or a password, which would stand in the release and in plain. Take it out; what has to know a caller gets a key from a Secret." $name) -}}
+{{- end -}}
 {{- end -}}
 {{- range $list := list (dict "name" "extraEnv" "env" .Values.extraEnv) (dict "name" "sidecar.extraEnv" "env" .Values.sidecar.extraEnv) -}}
 {{- range $list.env -}}
 {{- if and (hasKey . "value") (regexMatch "(?i)(KEY|TOKEN|PASSWORD|SECRET|CREDENTIALS?)$" .name) -}}
 {{- fail (printf "%s has %s with a value in plain. Put it into a Secret and use valueFrom.secretKeyRef." $list.name .name) -}}
 {{- end -}}
-{{- if has .name (list "REDIS_URL" "OPENAI_API_KEY" "VERSION" "TRACK" "DRAIN_MS" "AUTH_MODE" "HOST" "PORT" "OPS_PORT" "USAGE_PORT" "USAGE_OPS_PORT") -}}
+{{- /* Kubernetes refuses a variable that is there twice, with a sentence about none of this. */ -}}
+{{- if has .name (splitList " " "HOST PORT OPS_PORT USAGE_PORT USAGE_OPS_PORT VERSION TRACK LOG_LEVEL MODEL CORS_ORIGINS OTLP_ENDPOINT AUTH_MODE ALLOW_UNAUTHENTICATED JWT_ISSUER JWT_AUDIENCE JWKS_URL REDIS_URL REDIS_DURABILITY STATE_WRITE_SCHEMA CONFIG_FILE OPENAI_API_KEY OPENAI_BASE_URL DRAIN_MS MAX_TOKENS MAX_ROUNDS SESSION_TTL_HOURS RATE_LIMIT RATE_WINDOW ALERTMANAGER_URL ALERT_NAMESPACE") -}}
 {{- fail (printf "%s sets %s, which the chart sets from other values. Take it out." $list.name .name) -}}
 {{- end -}}
 {{- end -}}
+{{- $names := list -}}
+{{- range $list.env -}}
+{{- if has .name $names -}}
+{{- fail (printf "%s has %s twice. Take one of them out." $list.name .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end -}}
+{{- range $list, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels -}}
+{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "track" "pod-template-hash" -}}
+{{- if hasKey $labels $label -}}
+{{- fail (printf "%s sets %s, by which the chart knows its own. Take it out." $list $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.monitoring.rules.enabled (not .Values.sidecar.enabled) -}}
+{{- fail "monitoring.rules.enabled is true and sidecar.enabled is false: the alert ParleySidecarDown would fire for ever, and those of cost never. Set sidecar.enabled to true, or monitoring.rules.enabled to false and bring rules of your own." -}}
 {{- end -}}
 {{- if and .Values.istio.enabled (not .Values.istio.gateways) -}}
 {{- fail "istio.gateways is empty: the routes would hold for nobody. Set it to [mesh], to a gateway's namespace/name, or to both." -}}

@@ -1,13 +1,12 @@
 {{/* Names and labels. A track's scope is (dict "root" $ "track" "stable"). */}}
 
 {{- define "parley.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
-{{- else if contains "parley" .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-parley" .Release.Name | trunc 50 | trimSuffix "-" -}}
-{{- end -}}
+{{- $name := .Release.Name -}}
+{{- if not (contains "parley" $name) -}}{{- $name = printf "%s-parley" $name -}}{{- end -}}
+{{- /* A Service's name begins with a letter and has no dots; a release's may. */ -}}
+{{- if regexMatch "^[0-9]" $name -}}{{- $name = printf "parley-%s" .Release.Name -}}{{- end -}}
+{{- /* 49: with the longest ending, the check's Job has a name of 63, which is a label too. */ -}}
+{{- .Values.fullnameOverride | default $name | replace "." "-" | trunc 49 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "parley.serviceHost" -}}
@@ -21,7 +20,7 @@
 {{/* What selects the pods of both tracks. Never the version: a selector cannot change, and a release is no new workload. */}}
 {{- define "parley.instanceLabels" -}}
 app.kubernetes.io/name: parley
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* What selects all pods. Flagger gives the pods that serve another name (`parley-primary`). */}}
@@ -29,7 +28,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if not (and .Values.canary.enabled (eq .Values.canary.owner "flagger")) -}}
 app.kubernetes.io/name: parley
 {{ end -}}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* What selects the pods of one track. */}}
@@ -74,7 +73,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* The version that a track says it is. */}}
+{{/* The version that a track says it is; a label too, which begins and ends with a letter or a digit. */}}
 {{- define "parley.version" -}}
 {{- $own := include "parley.ownImage" . | fromJson -}}
 {{- $shared := .root.Values.image -}}
@@ -82,13 +81,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range $digest := list $own.digest $shared.digest -}}
 {{- $short = append $short ($digest | default "" | trimPrefix "sha256:" | trunc 12) -}}
 {{- end -}}
-{{- coalesce (index .root.Values .track).version $own.tag (first $short) $shared.tag (last $short) .root.Chart.AppVersion | trunc 63 -}}
+{{- coalesce (index .root.Values .track).version $own.tag (first $short) $shared.tag (last $short) .root.Chart.AppVersion | trunc 63 | trimAll "-_." -}}
 {{- end -}}
 
 {{/* Seconds that a pod needs to go: preStop, turns, streams, sidecar, and five for the kubelet. */}}
 {{- define "parley.neededGraceSeconds" -}}
 {{- $drain := .Values.drain -}}
 {{- add $drain.preStopSeconds $drain.maxTurnSeconds $drain.closeSeconds (ternary $drain.sidecarFlushSeconds 0 .Values.sidecar.enabled) 5 -}}
+{{- end -}}
+
+{{/* Seconds between two pods that the autoscaler takes away. Kubernetes knows half an hour at most. */}}
+{{- define "parley.scaleDownSeconds" -}}
+{{- max 60 (int (include "parley.neededGraceSeconds" .)) | min 1800 -}}
 {{- end -}}
 
 {{/* "true" where the chart itself moves traffic to a canary Deployment of its own. */}}
@@ -104,6 +108,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* "true" where the canary answers requests with the preview header. */}}
 {{- define "parley.preview" -}}
 {{- if and (include "parley.ownCanary" .) .Values.canary.preview.enabled (not .Values.canary.shadow.safe) -}}true{{- end -}}
+{{- end -}}
+
+{{/*
+"true" where sessions go back to the version that began them. A canary that takes nobody, or that has been aborted, gets no old
+sessions either: stable reads them.
+*/}}
+{{- define "parley.affinity" -}}
+{{- $canaryServes := and (include "parley.ownCanary" .) (not .Values.canary.shadow.safe) (or (gt (int .Values.canary.weight) 0) (include "parley.preview" .)) -}}
+{{- $stableVersion := include "parley.version" (dict "root" . "track" "stable") -}}
+{{- $canaryVersion := include "parley.version" (dict "root" . "track" "canary") -}}
+{{- if and .Values.traffic.affinity.enabled $canaryServes (ne $stableVersion $canaryVersion) -}}true{{- end -}}
 {{- end -}}
 
 {{/* What keeps the routing objects when the ownership of the weights goes to another controller. */}}

@@ -8,10 +8,7 @@ metadata:
   labels:
     {{- include "parley.trackLabels" . | nindent 4 }}
     app.kubernetes.io/version: {{ include "parley.version" . | quote }}
-    {{- with $values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with $values.podLabels }}
+    {{- with merge (dict) $values.podLabels $values.commonLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
@@ -21,14 +18,20 @@ metadata:
     checksum/config: {{ $values.config | sha256sum }}
     {{- end }}
     {{- if $values.istio.enabled }}
+    {{- if not (hasKey $values.podAnnotations "sidecar.istio.io/nativeSidecar") }}
+    # The proxy outlives Parley's own sidecar, which writes to Redis at the very end.
+    sidecar.istio.io/nativeSidecar: "true"
+    {{- end }}
+    {{- if not (hasKey $values.podAnnotations "proxy.istio.io/config") }}
     # The proxy starts first and stays as long as there are connections, so that draining turns reach Redis and models.
     proxy.istio.io/config: '{"holdApplicationUntilProxyStarts": true, "proxyMetadata": {"EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "true"}}'
+    {{- end }}
     {{- end }}
     {{- with $values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  serviceAccountName: {{ include "parley.serviceAccountName" $root }}
+  serviceAccountName: {{ include "parley.serviceAccountName" $root | quote }}
   automountServiceAccountToken: false
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ $values.drain.terminationGracePeriodSeconds | default (include "parley.neededGraceSeconds" $root) | int }}
@@ -37,7 +40,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- include "parley.podSecurity" $root | nindent 2 }}
   {{- if $sidecar }}
@@ -54,6 +57,8 @@ spec:
         - { name: USAGE_OPS_PORT, value: "9091" }
         {{- with $values.sidecar.alertmanagerUrl }}
         - { name: ALERTMANAGER_URL, value: {{ . | quote }} }
+        # What Prometheus puts on this release's metrics: so its alerts and those that are posted are one message.
+        - { name: ALERT_NAMESPACE, value: {{ $root.Release.Namespace | quote }} }
         {{- end }}
         {{- with $values.sidecar.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -99,7 +104,7 @@ spec:
         {{- end }}
         {{- with $values.model.existingSecret }}
         - name: OPENAI_API_KEY
-          valueFrom: { secretKeyRef: { name: {{ . }}, key: {{ $values.model.existingSecretKey }} } }
+          valueFrom: { secretKeyRef: { name: {{ . | quote }}, key: {{ $values.model.existingSecretKey | quote }} } }
         {{- end }}
         {{- with $values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -207,7 +212,7 @@ spec:
 {{- define "parley.redisEnv" -}}
 {{- if .Values.redis.existingSecret -}}
 - name: REDIS_URL
-  valueFrom: { secretKeyRef: { name: {{ .Values.redis.existingSecret }}, key: {{ .Values.redis.existingSecretKey }} } }
+  valueFrom: { secretKeyRef: { name: {{ .Values.redis.existingSecret | quote }}, key: {{ .Values.redis.existingSecretKey | quote }} } }
 {{- else -}}
 - { name: REDIS_URL, value: {{ .Values.redis.url | quote }} }
 {{- end -}}
