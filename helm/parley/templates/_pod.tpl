@@ -143,6 +143,11 @@ spec:
     - name: config
       configMap: { name: {{ include "parley.fullname" $root }}-config }
     {{- end }}
+    {{- if not $shadow }}
+    {{- with include "parley.redisCaVolume" $root }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- end }}
   {{- if $values.topologySpread.enabled }}
   topologySpreadConstraints:
     {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
@@ -215,6 +220,23 @@ spec:
   valueFrom: { secretKeyRef: { name: {{ .Values.redis.existingSecret | quote }}, key: {{ .Values.redis.existingSecretKey | quote }} } }
 {{- else -}}
 - { name: REDIS_URL, value: {{ .Values.redis.url | quote }} }
+{{- end }}
+{{- if .Values.redis.caSecret }}
+- { name: NODE_EXTRA_CA_CERTS, value: /etc/parley-ca/ca.crt }
+{{- end -}}
+{{- end -}}
+
+{{/* Where pods that ask Redis have its authorities. */}}
+{{- define "parley.redisCaVolume" -}}
+{{- with .Values.redis.caSecret -}}
+- name: redis-ca
+  secret: { secretName: {{ . | quote }}, items: [{ key: ca.crt, path: ca.crt }] }
+{{- end -}}
+{{- end -}}
+
+{{- define "parley.redisCaMount" -}}
+{{- if .Values.redis.caSecret -}}
+- { name: redis-ca, mountPath: /etc/parley-ca, readOnly: true }
 {{- end -}}
 {{- end -}}
 
@@ -239,5 +261,10 @@ volumeMounts:
   - { name: tmp, mountPath: /tmp }
   {{- if and .root.Values.config (not (and (eq .track "canary") .root.Values.canary.shadow.safe)) }}
   - { name: config, mountPath: /etc/parley, readOnly: true }
+  {{- end }}
+  {{- if not (and (eq .track "canary") .root.Values.canary.shadow.safe) }}
+  {{- with include "parley.redisCaMount" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- end }}
 {{- end -}}
