@@ -32,6 +32,8 @@ export interface Config {
   readonly usagePort: number;
   readonly usageOpsPort: number;
   readonly topUsers: number;
+  /** How long the sidecar waits for a last scrape, in milliseconds. */
+  readonly lastScrapeMs: number;
   readonly alertmanagerUrl: string | undefined;
   /** Absent: the embedded store. */
   readonly redisUrl: string | undefined;
@@ -107,6 +109,11 @@ export const environmentVariables = {
   DRAIN_MS: { default: "120000", meaning: "milliseconds that running turns get to end after SIGTERM" },
   MAX_STREAMS_PER_CONNECTION: { default: "1000", meaning: "calls at a time on one HTTP/2 connection" },
   SIDECAR_TOP_USERS: { default: "100", meaning: "users that have a label of their own in the sidecar's metrics" },
+  SIDECAR_LAST_SCRAPE_MS: {
+    default: "0",
+    meaning:
+      "milliseconds after SIGTERM that the sidecar's metrics wait for a scrape of what was counted since the last one",
+  },
   ALERTMANAGER_URL: { default: "", meaning: "URL of an Alertmanager; the sidecar posts anomalies of cost there" },
   ...authVariables,
   ...tlsVariables,
@@ -176,6 +183,7 @@ export function loadConfig(
     usagePort: values.USAGE_PORT,
     usageOpsPort: values.USAGE_OPS_PORT,
     topUsers: values.SIDECAR_TOP_USERS,
+    lastScrapeMs: values.SIDECAR_LAST_SCRAPE_MS,
     alertmanagerUrl: values.ALERTMANAGER_URL,
     redisUrl: values.REDIS_URL,
     redisDurability: values.REDIS_DURABILITY,
@@ -257,6 +265,7 @@ const environmentSchema = z.object({
   DRAIN_MS: wholeNumber("DRAIN_MS", { least: 0, most: LONGEST_MS }),
   MAX_STREAMS_PER_CONNECTION: wholeNumber("MAX_STREAMS_PER_CONNECTION", { most: 1_000_000 }),
   SIDECAR_TOP_USERS: wholeNumber("SIDECAR_TOP_USERS", { least: 0, most: 100_000 }),
+  SIDECAR_LAST_SCRAPE_MS: wholeNumber("SIDECAR_LAST_SCRAPE_MS", { least: 0, most: 600_000 }),
   ALERTMANAGER_URL: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   ...authEnvironment,
   ...tlsEnvironment,

@@ -62,6 +62,13 @@ export const POD_INVARIANTS: readonly Invariant[] = [
           ...(grace >= needed ? [] : [`${name}: grace period ${grace}, needed ${needed}`]),
           ...same(`${name}: preStop`, service.lifecycle?.preStop?.sleep?.seconds, drain.preStopSeconds),
           ...same(`${name}: DRAIN_MS`, env(service, "DRAIN_MS")?.value, `${drain.maxTurnSeconds * 1_000}`),
+          ...(spec.initContainers ?? []).flatMap((container: Manifest) =>
+            same(
+              `${name}: SIDECAR_LAST_SCRAPE_MS`,
+              env(container, "SIDECAR_LAST_SCRAPE_MS")?.value,
+              `${Math.max(0, drain.sidecarFlushSeconds - 5) * 1_000}`,
+            ),
+          ),
         ];
       }),
   },

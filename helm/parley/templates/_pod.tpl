@@ -55,6 +55,8 @@ spec:
         {{- include "parley.sharedEnv" . | nindent 8 }}
         - { name: USAGE_PORT, value: "8081" }
         - { name: USAGE_OPS_PORT, value: "9091" }
+        # Five of its seconds are for calls.
+        - { name: SIDECAR_LAST_SCRAPE_MS, value: {{ mul 1000 (max 0 (sub $values.drain.sidecarFlushSeconds 5)) | quote }} }
         {{- with $values.sidecar.alertmanagerUrl }}
         - { name: ALERTMANAGER_URL, value: {{ . | quote }} }
         # What Prometheus puts on this release's metrics: so its alerts and those that are posted are one message.
