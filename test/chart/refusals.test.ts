@@ -66,8 +66,8 @@ const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
   ],
   [
     "a grace period too small",
-    ["drain.terminationGracePeriodSeconds=157"],
-    "drain.terminationGracePeriodSeconds is 157, but preStop, turns, streams and sidecar need 158",
+    ["drain.terminationGracePeriodSeconds=172"],
+    "drain.terminationGracePeriodSeconds is 172, but preStop, turns, streams and sidecar need 173",
   ],
   [
     "an autoscaler upside down",

@@ -116,7 +116,7 @@ test.each(["cpu", "keda"])("pods go slowly, and no slower than Kubernetes knows,
     const behavior = scaler.spec.behavior ?? scaler.spec.advanced.horizontalPodAutoscalerConfig.behavior;
     return behavior.scaleDown.policies[0].periodSeconds;
   };
-  expect([await period(0), await period(600), await period(86_400)]).toEqual([60, 638, 1_800]);
+  expect([await period(0), await period(600), await period(86_400)]).toEqual([60, 653, 1_800]);
 });
 
 describe("the NetworkPolicy lets out", () => {
