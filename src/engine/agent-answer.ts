@@ -3,7 +3,8 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type ModelCallFinished, ModelCallFinishedSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import { Failure, type FailureReason } from "../failure.ts";
 import type { Prompt } from "./context-window.ts";
-import type { ModelAttempt, ModelMessage, ModelReply } from "./model.ts";
+import { handoffOf, handoffTools } from "./handoff.ts";
+import type { ModelAttempt, ModelMessage, ModelReply, ModelRequest } from "./model.ts";
 import type { AgentDefinition, TeamDefinition } from "./team.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
@@ -23,6 +24,13 @@ export interface Rounds {
 export interface AgentAnswer {
   readonly content: string;
   readonly end: TurnEnd | undefined;
+  /** The agent that it hands the conversation to, if it does. */
+  readonly handoff?: string;
+  /** Tools that it has called. */
+  readonly calls: readonly string[];
+  /** Tokens of the turn by then, and when the answer was complete, in milliseconds since the epoch. */
+  readonly usedTokens: number;
+  readonly timeMs: number;
 }
 
 /**
@@ -37,6 +45,8 @@ export async function answer(
   const tools = toolsOf(agent, ports);
   ports.emit({ case: "agentStarted", value: { agent: agent.name } });
   let { messages, tokens }: Prompt = prompt;
+  const calls: string[] = [];
+  let [usedTokens, timeMs] = [0, 0];
   for (let first = true; rounds.left > 0; first = false) {
     rounds.left--;
     const isFirst = rounds.left === team.maxRounds - 1;
@@ -44,17 +54,31 @@ export async function answer(
     const call = { agent, team, messages, tokens, tools, leastOutputTokens, isFirst };
     const reply = await ports.modelStep({ agent: agent.name, name: agent.model }, (open) => speak(call, ports, open));
     const end = endOf(reply);
-    if (end !== undefined) return { content: reply.content, end };
-    if (reply.toolCalls.length === 0) return { content: reply.content, end: undefined };
+    usedTokens = Number(reply.usedTokens);
+    timeMs = Number(reply.timeMs);
+    const said = { content: reply.content, end, calls, usedTokens, timeMs };
+    if (end !== undefined || reply.toolCalls.length === 0) return said;
     const added: ModelMessage[] = [{ role: "assistant", content: reply.content, toolCalls: reply.toolCalls }];
+    let handoff: string | undefined;
     for (const request of reply.toolCalls) {
+      const to = handoffOf(request.name, agent);
+      if (to !== undefined) {
+        // Of several the first counts: one agent speaks at a time.
+        handoff ??= to;
+        continue;
+      }
+      calls.push(request.name);
       const { content } = await callTool(request, { agent, timeoutMs: team.callTimeoutMs, ports });
       added.push({ role: "tool", toolCallId: request.id, content });
+    }
+    if (handoff !== undefined) {
+      ports.emit({ case: "handoff", value: { fromAgent: agent.name, toAgent: handoff } });
+      return { ...said, handoff };
     }
     messages = [...messages, ...added];
     tokens += tokenizer.countMessages(added);
   }
-  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS } };
+  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS }, calls, usedTokens, timeMs };
 }
 
 /** Tokens that an agent's tools take in each of its prompts: no provider says how it renders them, so their JSON is counted. */
@@ -64,10 +88,11 @@ export function toolTokens(agent: AgentDefinition, tokenizer: Tokenizer, ports: 
 }
 
 function toolsOf(agent: AgentDefinition, { tools }: Pick<TurnPorts, "tools">): readonly ToolSpec[] {
-  return agent.tools.flatMap((name) => {
+  const allowed = agent.tools.flatMap((name) => {
     const tool = tools.get(name);
     return tool === undefined ? [] : [{ name: tool.name, description: tool.description, parameters: tool.parameters }];
   });
+  return [...allowed, ...handoffTools(agent)];
 }
 
 interface Speaking {
@@ -99,28 +124,49 @@ async function speak(
   const maxOutputTokens = Math.min(ports.tokensLeft(), agent.contextWindowTokens) - tokens;
   if (maxOutputTokens < leastOutputTokens) return finished({ ended: "token_budget" });
 
-  const message = startMessage(agent.name, team.terminationText, ports);
+  return await callModel(
+    {
+      agent: agent.name,
+      model: agent.model,
+      messages,
+      tools,
+      temperature: agent.temperature,
+      maxOutputTokens,
+      timeoutMs: team.callTimeoutMs,
+      isFirst,
+    },
+    ports,
+    startMessage(agent.name, team.terminationText, ports),
+  );
+}
+
+/**
+ * Makes one model call, with its usage in the log, and its text too where it is a `message`; else that is in the result
+ * alone. A first call that no budget admits throws its refusal, a later one ends with `budget`. Throws what the model throws.
+ */
+export async function callModel(
+  {
+    agent,
+    isFirst,
+    ...request
+  }: Omit<ModelRequest, "maxTotalTokens"> & { /** Whom it is made for. */ agent: string; isFirst: boolean },
+  ports: TurnPorts,
+  message?: ReturnType<typeof startMessage>,
+): Promise<ModelCallFinished> {
   // What failed is recorded at once: another attempt may take long. The rest stands behind the message that it paid for.
   let ended: ModelAttempt | undefined;
   const onAttempt = (attempt: ModelAttempt): void => {
     ports.attempts.onAttempt(attempt);
-    if (attempt.outcome === "failed") recordUsage(agent.name, attempt, ports);
+    if (attempt.outcome === "failed") recordUsage(agent, attempt, ports);
     else ended = attempt;
   };
+  const onText = (text: string): void => message?.say(text);
   let reply: ModelReply | undefined;
   let failure: unknown;
   try {
     reply = await ports.model.call(
-      {
-        model: agent.model,
-        messages,
-        tools,
-        temperature: agent.temperature,
-        maxOutputTokens,
-        maxTotalTokens: ports.tokensLeft(),
-        timeoutMs: team.callTimeoutMs,
-      },
-      { ...ports.attempts, signal: ports.signal, onText: message.say, onAttempt },
+      { ...request, maxTotalTokens: ports.tokensLeft() },
+      { ...ports.attempts, signal: ports.signal, onText, onAttempt },
     );
   } catch (error) {
     failure = error;
@@ -129,8 +175,8 @@ async function speak(
   const stopped = reply === undefined && ports.signal.aborted;
   const calls = reply?.toolCalls ?? [];
   const said =
-    reply === undefined && !stopped ? undefined : message.complete({ evenIfEmpty: !stopped && calls.length === 0 });
-  if (ended !== undefined) recordUsage(agent.name, ended, ports);
+    reply === undefined && !stopped ? undefined : message?.complete({ evenIfEmpty: !stopped && calls.length === 0 });
+  if (ended !== undefined) recordUsage(agent, ended, ports);
   // Whoever takes the turn over before its end is written finds in here what was said.
   if (stopped) return finished({ ...said, ended: "stopped" });
   if (reply === undefined) {
@@ -141,7 +187,7 @@ async function speak(
     throw failure;
   }
   return finished({
-    ...said,
+    ...(said ?? { content: reply.text }),
     ended: reply.ended,
     toolCalls: calls.map((call) => ({ $typeName: "parley.storage.v1.ToolCallRequest", ...call })),
   });
@@ -152,7 +198,7 @@ function finished(result: Partial<Omit<ModelCallFinished, "$typeName" | "$unknow
 }
 
 /** Why the turn ends with a reply, if it does. */
-function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
+export function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
   switch (ended) {
     case "stopped":
       return { finishReason: FinishReason.CANCELLED };

@@ -16,6 +16,8 @@ export interface TurnInput {
   readonly message: string;
   /** Bound on prompt and completion tokens of all model calls. */
   readonly maxTokens: number;
+  /** When the turn was admitted, in milliseconds since the epoch. */
+  readonly startTimeMs: number;
 }
 
 /**

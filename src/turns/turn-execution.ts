@@ -1,4 +1,4 @@
-import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { timestampMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
@@ -173,7 +173,8 @@ async function workOn(
   }: { ports: TurnRunnerPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
 ): Promise<WorkEnd> {
   const { record, team, window } = turn;
-  const input = { team, history: window, message: record.message, maxTokens: record.maxTokens };
+  const startTimeMs = record.createTime === undefined ? 0 : timestampMs(record.createTime);
+  const input = { team, history: window, message: record.message, maxTokens: record.maxTokens, startTimeMs };
   try {
     const run = () => runTeam(input, { ...journal, model: ports.model, attempts, tools: ports.tools, signal });
     const end = await ports.observer.around(turn, run);

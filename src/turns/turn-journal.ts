@@ -133,8 +133,11 @@ export function createTurnJournal({
       const before = replayed("model", call);
       if (before !== undefined) {
         usedTokens = Number(before.usedTokens);
-        if (before.messageId !== "") messages++;
-        tally.addSpoken({ ...before, agent: step.agent, timeMs: Number(before.timeMs) });
+        // What has no message was said to nobody: a selector's choice.
+        if (before.messageId !== "") {
+          messages++;
+          tally.addSpoken({ ...before, agent: step.agent, timeMs: Number(before.timeMs) });
+        }
         return before;
       }
       const wasLive = live;

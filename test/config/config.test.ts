@@ -162,6 +162,46 @@ describe("parley.yaml", () => {
     ],
     ["agents: [\n", "conf/parley.yaml:"],
     [
+      "agents:\n  a:\n    handoffs: [b]\nteams: {t: {agent: a}}\n",
+      "conf/parley.yaml:3: agents.a.handoffs.0: there is no agent named b",
+    ],
+    [
+      "agents:\n  a:\n    handoffs: [a]\nteams: {t: {agent: a}}\n",
+      "conf/parley.yaml:3: agents.a.handoffs.0: an agent cannot hand over to itself",
+    ],
+    [
+      "agents:\n  a.b: {}\n  c:\n    handoffs: [a.b]\nteams: {t: {agent: c}}\n",
+      "conf/parley.yaml:4: agents.c.handoffs.0: names that are",
+    ],
+    [
+      "agents: {a: {handoffs: [b]}, b: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n",
+      "conf/parley.yaml:5: teams.t.agents.0: a hands over to b, who is no member",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: selector\n    agents: [a, a]\n",
+      "conf/parley.yaml:5: teams.t.agents.1: a is a member already",
+    ],
+    [
+      "agents: {a: {}, selector: {}}\nteams:\n  t:\n    kind: selector\n    agents: [a, selector]\n",
+      "conf/parley.yaml:5: teams.t.agents.1: selector is what",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    allow_repeat_speaker: true\n",
+      "conf/parley.yaml:5: teams.t.allow_repeat_speaker: is of teams of kind selector",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    termination: {max_messages: 2}\n",
+      "conf/parley.yaml:5: teams.t.termination: is of teams of several agents",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n    termination:\n      or: [{source_match: [b]}]\n",
+      "conf/parley.yaml:6: teams.t.termination: b is no member of the team",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n    termination: {or: [{}]}\n",
+      "conf/parley.yaml:6: teams.t.termination.or.0: must have exactly one condition",
+    ],
+    [
       "budgets:\n  - scope: user\n    period: day\n    limit_tokens: 1\n",
       "conf/parley.yaml:1: budgets.0: must have an id",
     ],

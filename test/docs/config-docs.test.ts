@@ -37,6 +37,12 @@ test("the example of parley.yaml is valid and shows every field, with its defaul
   }
 });
 
+test("the JSON Schema for editors is what validates the file: else `npm run generate:schema`", () => {
+  const schema = JSON.parse(readFileSync(new URL("../../docs/parley.schema.json", import.meta.url), "utf8"));
+  const title = "parley.yaml";
+  expect(schema).toEqual(JSON.parse(JSON.stringify({ title, ...z.toJSONSchema(parleyYamlSchema, { io: "input" }) })));
+});
+
 /** Names of all fields of a JSON schema, of nested objects too. */
 function fieldsOf(schema: unknown): string[] {
   if (typeof schema !== "object" || schema === null) return [];

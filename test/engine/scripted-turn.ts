@@ -68,7 +68,7 @@ export async function run({
   const requests: ModelRequest[] = [];
   let messageIds = 0;
   let toolCallIds = 0;
-  const turn = { team: TEAM, history: [], message: "Hi", maxTokens: 4_000, ...input };
+  const turn = { team: TEAM, history: [], message: "Hi", maxTokens: 4_000, startTimeMs: 0, ...input };
   const used = (): number =>
     events.reduce(
       (sum, event) => sum + (event.case === "usageRecorded" ? (event.value.tokenUsage?.totalTokens ?? 0) : 0),
@@ -81,7 +81,11 @@ export async function run({
     newMessageId: () => `m${++messageIds}`,
     newToolCallId: (modelsId) => `${modelsId}-${++toolCallIds}`,
     tokensLeft: () => turn.maxTokens - used(),
-    modelStep: (_, make) => make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false }),
+    async modelStep(_, make) {
+      const result = await make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false });
+      result.usedTokens = BigInt(used());
+      return result;
+    },
     toolStep: (_, call) => call.run({ id: `tool-${toolCallIds}` }),
     tools: new Map(tools.map((tool) => [tool.name, tool])),
     model: withAttempts(

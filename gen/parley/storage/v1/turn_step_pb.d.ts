@@ -148,14 +148,14 @@ export declare const CallStartedSchema: GenMessage<CallStarted>;
  */
 export declare type ModelCallFinished = Message<"parley.storage.v1.ModelCallFinished"> & {
   /**
-   * The message's text, without the termination text.
+   * The message's text, without the termination text; of a selector the choice as it was said.
    *
    * @generated from field: string content = 1;
    */
   content: string;
 
   /**
-   * Id of the message in the history; empty: the reply had no text.
+   * Id of the message in the history; empty: the reply had no text, or was a selector's.
    *
    * @generated from field: string message_id = 2;
    */
