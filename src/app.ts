@@ -25,6 +25,7 @@ import { createRpcHandler } from "./rpc/routes.ts";
 import { type ServiceBeside, servedBeside } from "./rpc/services-by-prefix.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores, type Stores } from "./stores.ts";
+import { createTools } from "./tool-box.ts";
 import { createTurnObserver } from "./turn-observer.ts";
 import { startLostCalls } from "./turns/lost-calls.ts";
 import { startTurnRecovery } from "./turns/turn-recovery.ts";
@@ -75,6 +76,8 @@ export async function startApp({
     lifecycle.onClose("model connections", () => transport.close());
     const models = createModels({ config, transport, metrics, logger });
     lifecycle.onClose("breakers", () => models.close());
+    const { box: tools, ...toolServers } = createTools({ config, metrics, logger });
+    lifecycle.onClose("tool servers", () => toolServers.close(), { deadlineMs: TOOL_SERVERS_END_MS });
 
     const readiness = startReadiness({
       checks: [
@@ -95,7 +98,7 @@ export async function startApp({
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const observer = createTurnObserver({ logger, metrics });
-    const { tools, teams, leaseMs } = config;
+    const { teams, leaseMs } = config;
     const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
     const runner = new TurnRunner({ store, accounts, prices, model: models.model, tools, teams, leaseMs, observer });
     const lostCalls = startLostCalls({ accounts, store, onError: logRecovery(logger) });
@@ -216,6 +219,9 @@ function nameOf({ name }: { readonly name: string }): string {
 
 /** Readers of ended turns get this long to read their last events, in milliseconds. */
 const STREAMS_END_MS = 5_000;
+
+/** Tool servers that are processes of ours get this long to end before they are killed, in milliseconds. */
+const TOOL_SERVERS_END_MS = 6_000;
 
 /** What readers of other processes' turns are advised to wait before they read on elsewhere, in milliseconds. */
 const READ_ON_RETRY_MS = 100;

@@ -2,7 +2,7 @@ import * as z from "zod";
 import type { ConfiguredBudget } from "./accounts/budgets.ts";
 import type { ConfiguredPrices } from "./accounts/prices-yaml.ts";
 import type { TeamDefinition } from "./engine/team.ts";
-import type { ToolBox } from "./engine/tool.ts";
+import type { Tool } from "./engine/tool.ts";
 import {
   type AuthConfig,
   authEnvironment,
@@ -20,6 +20,7 @@ import {
   wholeNumber as wholeNumberOf,
 } from "./platform/environment.ts";
 import { readTls, type TlsConfig, tlsEnvironment, tlsProblems, tlsVariables } from "./platform/tls-environment.ts";
+import type { McpServerDefinition } from "./tools/mcp-servers-yaml.ts";
 import { STANDARD_TOOLS } from "./tools/standard-tools.ts";
 
 /** All that a process is told from outside. Frozen. */
@@ -44,8 +45,10 @@ export interface Config {
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
-  /** Tools that agents can be allowed to call. */
-  readonly tools: ToolBox;
+  /** Tools that are part of the process. */
+  readonly tools: ReadonlyMap<string, Tool>;
+  /** Servers whose tools agents can be allowed to call. */
+  readonly mcpServers: ReadonlyMap<string, McpServerDefinition>;
   readonly prices: ConfiguredPrices;
   readonly budgets: readonly ConfiguredBudget[];
   /** Bound on the tokens of all model calls of a turn. */
@@ -123,8 +126,8 @@ export function loadConfig(
     readFile(path: string): string;
     /** Stands for VERSION where that is not set. */
     packageVersion: string;
-    /** Tools that agents can be allowed to call. Default: those that Parley brings. */
-    tools?: ToolBox;
+    /** Tools that are part of the process. Default: those that Parley brings. */
+    tools?: ReadonlyMap<string, Tool>;
   },
 ): Config {
   const problems: string[] = [];

@@ -1,6 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { ChatService } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
+import { ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../gen/parley/chat/v1/turn_pb.js";
 import type { FailureReason } from "./failure.ts";
 
@@ -106,6 +107,27 @@ export const METRICS = {
     labels: ["endpoint", "model"],
     help: "Circuit breaker of a model endpoint: 0 closed, 1 half-open, 2 open",
   },
+  toolCalls: {
+    name: "parley_tool_calls_total",
+    type: "counter",
+    unit: "tool calls",
+    labels: ["server", "tool", "outcome"],
+    help: "Tool calls that have ended, by the tool's server, the tool and how they ended",
+  },
+  toolCallDuration: {
+    name: "parley_tool_call_duration_seconds",
+    type: "histogram",
+    unit: "seconds",
+    labels: ["server", "tool"],
+    help: "Time from a tool call's start to its end, its wait for its turn and failed calls included",
+  },
+  toolBreakerState: {
+    name: "parley_tool_breaker_state",
+    type: "gauge",
+    unit: "state",
+    labels: ["server"],
+    help: "Circuit breaker of a server of tools: 0 closed, 1 half-open, 2 open",
+  },
   storeUp: {
     name: "parley_store_up",
     type: "gauge",
@@ -131,6 +153,13 @@ export interface Metrics {
   callOverHold(model: string): void;
   modelCallEnded(call: { readonly model: string; readonly seconds: number }): void;
   breakerChanged(breaker: { readonly endpoint: string; readonly model: string; readonly state: BreakerState }): void;
+  toolCallEnded(call: {
+    readonly server: string;
+    readonly tool: string;
+    readonly outcome: ToolOutcome;
+    readonly seconds: number;
+  }): void;
+  toolBreakerChanged(breaker: { readonly server: string; readonly state: BreakerState }): void;
   /** The session store was asked whether it answers. */
   storeChecked(isUp: boolean): void;
   /** Counts the active sessions with `count` at each scrape from now on. */
@@ -152,8 +181,8 @@ const REQUEST_BUCKETS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 /** Models answer in tenths of a second to some seconds; a double on loopback in milliseconds. */
 const FIRST_TOKEN_BUCKETS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 120];
 
-/** A model call is given up after 120 s. */
-const MODEL_CALL_BUCKETS_SECONDS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 90, 120];
+/** A call of a model or a tool is given up after 120 s. */
+const CALL_BUCKETS_SECONDS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 90, 120];
 
 /** What fails turns without a defect of anyone's code; other reasons appear when they first happen. */
 const EXPECTED_ERRORS: readonly FailureReason[] = [
@@ -204,9 +233,12 @@ export function createMetrics({
   const turnsInFlight = gauge(METRICS.turnsInFlight);
   const turnsQueued = gauge(METRICS.turnsQueued);
   const timeToFirstToken = histogram(METRICS.timeToFirstToken, FIRST_TOKEN_BUCKETS_SECONDS);
-  const modelCallDuration = histogram(METRICS.modelCallDuration, MODEL_CALL_BUCKETS_SECONDS);
+  const modelCallDuration = histogram(METRICS.modelCallDuration, CALL_BUCKETS_SECONDS);
   const callsOverHold = counter(METRICS.callsOverHold);
   const breakerState = gauge(METRICS.breakerState);
+  const toolCalls = counter(METRICS.toolCalls);
+  const toolCallDuration = histogram(METRICS.toolCallDuration, CALL_BUCKETS_SECONDS);
+  const toolBreakerState = gauge(METRICS.toolBreakerState);
   const storeUp = gauge(METRICS.storeUp);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
@@ -253,6 +285,11 @@ export function createMetrics({
     modelCallEnded: ({ model, seconds }) => modelCallDurationOf(model).observe(seconds),
     breakerChanged: ({ endpoint, model, state }) =>
       breakerState.labels(endpoint, model).set(BREAKER_STATE_VALUES[state]),
+    toolCallEnded({ server, tool, outcome, seconds }) {
+      toolCalls.labels(server, tool, ToolOutcome[outcome] ?? "UNSPECIFIED").inc();
+      toolCallDuration.labels(server, tool).observe(seconds);
+    },
+    toolBreakerChanged: ({ server, state }) => toolBreakerState.labels(server).set(BREAKER_STATE_VALUES[state]),
     storeChecked: (isUp) => storeUp.set(isUp ? 1 : 0),
     collectActiveSessions(count) {
       registry.removeSingleMetric(METRICS.activeSessions.name);

@@ -6,6 +6,13 @@ import { type ConfiguredPrices, pricesYamlSchema, readPrices } from "./accounts/
 import { SELECTOR } from "./engine/selector-team.ts";
 import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
 import { readTermination, strangersIn, terminationYamlSchema } from "./engine/termination-yaml.ts";
+import {
+  type McpServerDefinition,
+  mcpServersYamlSchema,
+  needsApproval,
+  problemOfToolName,
+  readMcpServers,
+} from "./tools/mcp-servers-yaml.ts";
 
 /** Where calls to a model go: its endpoints in order; a later one only when an earlier one fails before its first token. */
 export interface ModelDefinition {
@@ -42,6 +49,7 @@ export interface ParleyYaml {
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
+  readonly mcpServers: ReadonlyMap<string, McpServerDefinition>;
   readonly prices: ConfiguredPrices;
   readonly budgets: readonly ConfiguredBudget[];
 }
@@ -164,6 +172,7 @@ export const parleyYamlSchema = z.strictObject({
       reset_ms: z.int().min(100).default(10_000),
     })
     .default({ window_ms: 10_000, min_calls: 10, error_threshold_percent: 50, reset_ms: 10_000 }),
+  mcp_servers: mcpServersYamlSchema,
   prices: pricesYamlSchema,
   budgets: budgetsYamlSchema,
 });
@@ -192,7 +201,7 @@ export function parseParleyYaml(
   }: {
     fileName: string;
     defaults: { model: string; maxRounds: number; baseUrl: string; apiKey: string | undefined };
-    /** Names of the tools that there are. */
+    /** Names of the tools that are part of Parley. */
     tools: ReadonlySet<string>;
     /** Where `api_key_env` is looked up. */
     env: Readonly<Record<string, string | undefined>>;
@@ -241,13 +250,16 @@ export function parseParleyYaml(
       endpoints: endpoints as [ModelEndpointDefinition, ...ModelEndpointDefinition[]],
     });
   }
+  const mcpServers = readMcpServers(file.mcp_servers, {
+    env,
+    onProblem: (path, problem) => problems.push(`${at(path)}: ${problem}`),
+  });
   for (const [agentName, agent] of Object.entries(file.agents)) {
     const model = agent.model ?? defaults.model;
     if (!models.has(model)) models.set(model, defaultModel(model, defaults));
     for (const [index, tool] of agent.tools.entries()) {
-      if (!tools.has(tool)) {
-        problems.push(`${at(["agents", agentName, "tools", index])}: there is no tool named ${tool}`);
-      }
+      const problem = tools.has(tool) ? undefined : problemOfToolName(tool, mcpServers);
+      if (problem !== undefined) problems.push(`${at(["agents", agentName, "tools", index])}: ${problem}`);
     }
     agents.set(agentName, {
       name: agentName,
@@ -257,6 +269,7 @@ export function parseParleyYaml(
       contextWindowTokens: models.get(model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
       tools: agent.tools,
       description: agent.description,
+      approvals: agent.tools.filter((tool) => needsApproval(tool, mcpServers)),
     });
   }
   const handoffs = new Map(Object.entries(file.agents).map(([agentName, agent]) => [agentName, agent.handoffs]));
@@ -314,7 +327,7 @@ export function parseParleyYaml(
   };
   const prices = readPrices(file.prices);
   const budgets = readBudgets(file.budgets);
-  return { value: { models, breaker, teams, defaultTeam, prices, budgets }, problems };
+  return { value: { models, breaker, teams, defaultTeam, mcpServers, prices, budgets }, problems };
 }
 
 type TeamYaml = z.infer<typeof parleyYamlSchema>["teams"][string];

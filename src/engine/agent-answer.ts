@@ -9,7 +9,7 @@ import type { AgentDefinition, TeamDefinition } from "./team.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
 import type { ToolSpec } from "./tool.ts";
-import { callTool } from "./tool-call.ts";
+import { askFor, callTool, needsApproval, type RequestedCall } from "./tool-call.ts";
 import type { OpenModelCall, TurnEnd, TurnPorts } from "./turn.ts";
 
 /** Tokens that stay free for the answer when a history is cut (DESIGN §4). */
@@ -60,16 +60,19 @@ export async function answer(
     if (end !== undefined || reply.toolCalls.length === 0) return said;
     const added: ModelMessage[] = [{ role: "assistant", content: reply.content, toolCalls: reply.toolCalls }];
     let handoff: string | undefined;
+    const requested: RequestedCall[] = [];
     for (const request of reply.toolCalls) {
       const to = handoffOf(request.name, agent);
-      if (to !== undefined) {
-        // Of several the first counts: one agent speaks at a time.
-        handoff ??= to;
-        continue;
-      }
-      calls.push(request.name);
-      const { content } = await callTool(request, { agent, timeoutMs: team.callTimeoutMs, ports });
-      added.push({ role: "tool", toolCallId: request.id, content });
+      // Of several the first counts: one agent speaks at a time.
+      if (to !== undefined) handoff ??= to;
+      else requested.push({ request, toolCallId: ports.newToolCallId(request.id) });
+    }
+    for (const [index, call] of requested.entries()) {
+      const approval = needsApproval(call, agent) ? ports.answerTo({ id: call.toolCallId, agent: agent.name }) : "none";
+      if (approval === undefined) return { ...said, end: askFor(requested.slice(index), { agent, ports }) };
+      calls.push(call.request.name);
+      const { content } = await callTool(call, { agent, timeoutMs: team.callTimeoutMs, approval, ports });
+      added.push({ role: "tool", toolCallId: call.request.id, content });
     }
     if (handoff !== undefined) {
       ports.emit({ case: "handoff", value: { fromAgent: agent.name, toAgent: handoff } });

@@ -12,6 +12,8 @@ export interface AgentDefinition {
   readonly contextWindowTokens: number;
   /** Names of the tools that it may call. */
   readonly tools: readonly string[];
+  /** Those of them whose calls a person has to approve, each before it is made. Absent: none. */
+  readonly approvals?: readonly string[];
   /** What it is good at: selectors and agents that hand over choose by it. Absent in turns of releases before 0.6. */
   readonly description?: string;
   /** In a swarm, whom it may hand the conversation to. Absent: nobody. */

@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
+import type { PersonAnswer } from "../../gen/parley/storage/v1/pending_input_pb.js";
 import type { ModelCallFinished, ToolCallFinished } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { Model, ModelObserver } from "./model.ts";
 import type { TeamDefinition } from "./team.ts";
@@ -43,8 +44,14 @@ export interface TurnPorts {
   ): Promise<ToolCallFinished>;
   /** Makes the id of a message that is to stand in the history. */
   newMessageId(): string;
-  /** Makes a tool call's id unique in the turn. */
+  /** Makes a tool call's id unique in the turn, and in the turns that it goes on with. */
   newToolCallId(modelsId: string): string;
+  /**
+   * What a person has answered to a question of the agent's, by its id, which must be the same when the team is run anew (of an
+   * approval: the tool call's). Undefined: nobody has answered; the team then says what it asks (`approval_required`,
+   * `input_required`) and ends with INPUT_REQUIRED and its open questions. The session's next turn goes on from there.
+   */
+  answerTo(question: { readonly id: string; readonly agent: string }): PersonAnswer | undefined;
   /** What is left of the turn's tokens. */
   tokensLeft(): number;
   /** Ends the turn early, with what was said. */
@@ -82,4 +89,6 @@ export interface TurnEnd {
   readonly finishReason: FinishReason;
   /** With TERMINATED the condition that was met, as AutoGen names it. */
   readonly termination?: string;
+  /** With INPUT_REQUIRED the ids of what a person is asked. */
+  readonly questions?: readonly string[];
 }

@@ -28,7 +28,8 @@ export interface SimulatedChunk {
 /**
  * The script of a call, by the model's name: `sim-…` names ask for faults, `sim-20x10` for 20 chunks 10 ms apart,
  * `sim-tools` for a call of each tool that is offered before the answer, `sim-tools-20x10` for both; every other name is a
- * model that repeats what it was told. The same call has the same script.
+ * model that repeats what it was told. The newest message that is an object in JSON is the arguments of the calls. The same
+ * call has the same script.
  */
 export function scriptFor(
   model: string,
@@ -54,9 +55,11 @@ export function scriptFor(
     text: `piece ${index} `,
   }));
   if (callsTools !== undefined && messages.at(-1)?.role === "user" && tools.length > 0) {
+    const isArguments = ({ role, content }: SimulatedMessage): boolean => role === "user" && /^\{.*\}$/s.test(content);
+    const argumentsJson = messages.findLast(isArguments)?.content ?? "{}";
     const calls = tools.map((name, index) => ({
       delayMs: 0,
-      toolCall: { id: `call_${messages.length}_${index}`, name, argumentsJson: "{}" },
+      toolCall: { id: `call_${messages.length}_${index}`, name, argumentsJson },
     }));
     return { ...spoken([...paced, ...calls]), end: "tool_calls" };
   }

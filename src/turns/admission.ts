@@ -1,5 +1,6 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { ToolApprovalSchema } from "../../gen/parley/chat/v1/tool_approval_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import type { RateLimiter } from "../accounts/rate-limit.ts";
@@ -9,7 +10,16 @@ import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
 import { claimTurn, isFinal, type KeyedTurn, requestHashOf } from "./idempotency.ts";
-import { type BeginOutcome, type KeyStore, type NewTurn, NO_USAGE, type TurnRef, type TurnStore } from "./ports.ts";
+import { approvalText, continuationFor, pendingOf } from "./pending-input.ts";
+import {
+  type BeginOutcome,
+  type KeyStore,
+  type NewTurn,
+  NO_USAGE,
+  type SessionStore,
+  type TurnRef,
+  type TurnStore,
+} from "./ports.ts";
 import { newTurnRef, parseTurnId } from "./turn-id.ts";
 import { NO_PAST } from "./turn-journal.ts";
 import { logEntry } from "./turn-log-writer.ts";
@@ -35,7 +45,10 @@ export interface TurnRequest {
   readonly team: string;
   /** Empty: a new session. */
   readonly sessionId: string;
+  /** Empty only with approvals. */
   readonly message: string;
+  /** A person's answers to what the session's last turn asked; absent: none. */
+  readonly approvals?: { toolCallId: string; approved: boolean; comment: string }[];
   readonly metadata?: JsonObject;
   /** Empty: the default team. */
   readonly agentTeam: string;
@@ -50,7 +63,9 @@ export interface TurnRequest {
 }
 
 export interface AdmissionPorts {
-  readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "getTurn"> & KeyStore;
+  readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "getTurn" | "readLog"> &
+    KeyStore &
+    Pick<SessionStore, "readWindow">;
   readonly runner: TurnRunner;
   readonly rateLimiter: RateLimiter;
   readonly teams: { readonly byName: ReadonlyMap<string, TeamDefinition>; readonly defaultTeam: string };
@@ -134,7 +149,8 @@ async function* admitNew(
   },
 ): AsyncGenerator<number, AdmittedTurn> {
   if (ports.draining()) throw goingAway();
-  const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
+  const team =
+    (await askingTeam(request, ports)) ?? ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
   if (!isPaid) {
     await ports.rateLimiter.consume(request.tenant, request.userId);
@@ -148,16 +164,31 @@ async function* admitNew(
   const turn = newTurn(request, { ref, ports, team, maxTokens });
   const begun = yield* waitForLease(turn, { ports, signal });
   if (begun === undefined) return { ref, begun: undefined };
+  const { lease, window } = begun;
+  const { continued, notPending } = await continuationFor(lease, { record: turn.record, window, store: ports.store });
   const running = ports.runner.start({
-    lease: begun.lease,
+    lease,
     record: turn.record,
-    window: begun.window,
-    team,
+    window,
+    team: continued?.team ?? team,
+    continued,
     past: NO_PAST,
     usedBefore: NO_USAGE,
     unsettled: [],
+    ...(notPending === undefined ? {} : { end: notPending }),
   });
   return { ref, begun: { running, firstEntry: turn.firstEntry } };
+}
+
+/** The team that has asked for the approvals that a request has: it goes on, whatever the request calls it. */
+async function askingTeam(
+  { tenant, sessionId, approvals = [] }: TurnRequest,
+  { store }: Pick<AdmissionPorts, "store">,
+): Promise<TeamDefinition | undefined> {
+  if (approvals.length === 0) return undefined;
+  const ref = { tenant, sessionId };
+  const pending = await pendingOf(ref, { newest: (await store.readWindow(ref, 1))?.at(-1), store });
+  return pending && (JSON.parse(pending.agentTeamJson) as TeamDefinition);
 }
 
 function newTurn(
@@ -166,6 +197,7 @@ function newTurn(
 ): NewTurn {
   const { version, track } = ports.release;
   const { sessionId, turnId } = ref;
+  const approvals = (request.approvals ?? []).map((approval) => create(ToolApprovalSchema, approval));
   return {
     ...ref,
     createSession: request.sessionId === "",
@@ -176,7 +208,8 @@ function newTurn(
       userId: request.userId,
       agentTeam: team.name,
       useCase: request.useCase,
-      message: request.message,
+      message: request.message || approvalText(approvals),
+      approvals,
       maxTokens,
       createTime: timestampNow(),
       agentTeamJson: JSON.stringify(team),
@@ -190,7 +223,8 @@ function newTurn(
     }),
     nonce: crypto.randomUUID(),
     maxQueue: MAX_QUEUE,
-    windowMessages: team.historyMessages,
+    // Whether the session waits for a person stands in its newest message.
+    windowMessages: Math.max(1, team.historyMessages),
     onBusy: request.onBusy,
   };
 }

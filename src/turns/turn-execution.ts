@@ -9,6 +9,7 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
 import { Failure, type FailureReason } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
+import { addPending, type Continuation, historyBefore } from "./pending-input.ts";
 import type { Lease, StopReason, UsageTotals } from "./ports.ts";
 import { createTurnAccount, type TurnAccount } from "./turn-account.ts";
 import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
@@ -35,6 +36,8 @@ export interface BegunTurn {
   readonly usedBefore: UsageTotals;
   /** Rows of the ledger that the log has and that may not have been charged. */
   readonly unsettled: readonly UsageRecord[];
+  /** What the turn goes on with: the turns before it of a team that asked a person. */
+  readonly continued?: Continuation | undefined;
   /** Why the turn is not to go on but to end, if it is. */
   readonly end?: StopReason | Failure;
 }
@@ -115,6 +118,7 @@ export async function executeTurn(
     tally,
     account,
     maxTokens: turn.record.maxTokens,
+    continued: turn.continued,
     signal: stop.signal,
   });
 
@@ -139,7 +143,13 @@ export async function executeTurn(
     const entries = await writer.finish();
     lost.signal.throwIfAborted();
     setFailure(entries.at(-1), end.failure);
-    await durably(() => store.commitTurn(lease, tally.commit({ entries, finishReason: end.finishReason })));
+    const commit = tally.commit({ entries, finishReason: end.finishReason });
+    if (end.questions !== undefined) {
+      const { record, continued } = turn;
+      const { results } = journal;
+      addPending(commit, { record, team: turn.team, turnId, continued, results, questions: end.questions });
+    }
+    await durably(() => store.commitTurn(lease, commit));
     recorded(entries);
     observer.turnEnded({
       turn,
@@ -172,9 +182,11 @@ async function workOn(
     signal,
   }: { ports: TurnRunnerPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
 ): Promise<WorkEnd> {
-  const { record, team, window } = turn;
+  const { record, team, window, continued } = turn;
+  const message = continued?.pending.message ?? record.message;
+  const history = team.historyMessages === 0 ? [] : historyBefore(window, continued);
   const startTimeMs = record.createTime === undefined ? 0 : timestampMs(record.createTime);
-  const input = { team, history: window, message: record.message, maxTokens: record.maxTokens, startTimeMs };
+  const input = { team, history, message, maxTokens: record.maxTokens, startTimeMs };
   try {
     const run = () => runTeam(input, { ...journal, model: ports.model, attempts, tools: ports.tools, signal });
     const end = await ports.observer.around(turn, run);

@@ -71,7 +71,9 @@ export class TurnRunner {
   start(turn: BegunTurn): RunningTurn {
     const stop = new AbortController();
     const lost = new AbortController();
-    const done = Promise.resolve()
+    // One that may end without a single call, and so without waiting for anything, could have ended before it is followed.
+    const followed = turn.continued === undefined && turn.end === undefined ? Promise.resolve() : sleep(0);
+    const done = followed
       .then(() => executeTurn(turn, { ports: this.#ports, stop, lost }))
       .finally(() => {
         if (this.#running.get(turn.lease.turnId)?.stop === stop) this.#running.delete(turn.lease.turnId);

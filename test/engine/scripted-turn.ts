@@ -3,6 +3,7 @@ import { expect } from "vitest";
 import type { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
+import { PersonAnswerSchema } from "../../gen/parley/storage/v1/pending_input_pb.js";
 import type { ModelAttempt, ModelReply, ModelRequest } from "../../src/engine/model.ts";
 import { runTeam } from "../../src/engine/run-team.ts";
 import type { AgentDefinition, TeamDefinition } from "../../src/engine/team.ts";
@@ -58,12 +59,15 @@ export async function run({
   events = [],
   stop = new AbortController(),
   tools = [],
+  answers = {},
   ...input
 }: {
   script: readonly Scripted[];
   events?: TurnEvent[];
   stop?: AbortController;
   tools?: readonly Tool[];
+  /** What a person has answered, by the question's id. */
+  answers?: Readonly<Record<string, { approved: boolean; text: string }>>;
 } & Partial<TurnInput>) {
   const requests: ModelRequest[] = [];
   let messageIds = 0;
@@ -80,6 +84,7 @@ export async function run({
     emit: (event) => void events.push(event),
     newMessageId: () => `m${++messageIds}`,
     newToolCallId: (modelsId) => `${modelsId}-${++toolCallIds}`,
+    answerTo: ({ id }) => answers[id] && create(PersonAnswerSchema, { questionId: id, ...answers[id] }),
     tokensLeft: () => turn.maxTokens - used(),
     async modelStep(_, make) {
       const result = await make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false });

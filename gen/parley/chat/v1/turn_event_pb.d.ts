@@ -278,7 +278,8 @@ export declare type Handoff = Message<"parley.chat.v1.Handoff"> & {
 export declare const HandoffSchema: GenMessage<Handoff>;
 
 /**
- * ApprovalRequired says that a tool call waits for a person's approval.
+ * ApprovalRequired says that a tool call waits for a person's approval. The turn ends with FINISH_REASON_INPUT_REQUIRED; the
+ * session's next turn answers, with approvals.
  *
  * @generated from message parley.chat.v1.ApprovalRequired
  */

@@ -133,6 +133,12 @@ export declare const CallPreparedSchema: GenMessage<CallPrepared>;
  * @generated from message parley.storage.v1.CallStarted
  */
 export declare type CallStarted = Message<"parley.storage.v1.CallStarted"> & {
+  /**
+   * Whether the call may be made again, as its owner knew the tool.
+   *
+   * @generated from field: bool idempotent = 1;
+   */
+  idempotent: boolean;
 };
 
 /**
