@@ -67,6 +67,7 @@ export async function startApp({
   try {
     const { version, track } = config;
     const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
+    metrics.expectGuardrails(config.teams.values());
     const { store, rateLimiter, accounts, apiKeys } = stores;
     lifecycle.onClose("store", () => store.close());
     await refuseUnfit(store);

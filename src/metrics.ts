@@ -1,8 +1,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { ChatService } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
-import { ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
+import { GuardrailStage, ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../gen/parley/chat/v1/turn_pb.js";
+import type { TeamDefinition } from "./engine/team.ts";
 import type { FailureReason } from "./failure.ts";
 
 /** One metric. Every one has the default labels `version` and `track` as well. */
@@ -128,6 +129,13 @@ export const METRICS = {
     labels: ["server"],
     help: "Circuit breaker of a server of tools: 0 closed, 1 half-open, 2 open",
   },
+  guardrailsTripped: {
+    name: "parley_guardrails_tripped_total",
+    type: "counter",
+    unit: "turns",
+    labels: ["agent_team", "guardrail", "stage"],
+    help: "Turns that a check of their team has ended, by the check and by whose words failed it",
+  },
   storeUp: {
     name: "parley_store_up",
     type: "gauge",
@@ -158,6 +166,13 @@ export interface Metrics {
     readonly tool: string;
     readonly outcome: ToolOutcome;
     readonly seconds: number;
+  }): void;
+  /** Checks that are configured from now on. */
+  expectGuardrails(teams: Iterable<TeamDefinition>): void;
+  guardrailTripped(check: {
+    readonly agentTeam: string;
+    readonly guardrail: string;
+    readonly stage: GuardrailStage;
   }): void;
   toolBreakerChanged(breaker: { readonly server: string; readonly state: BreakerState }): void;
   /** The session store was asked whether it answers. */
@@ -239,6 +254,7 @@ export function createMetrics({
   const toolCalls = counter(METRICS.toolCalls);
   const toolCallDuration = histogram(METRICS.toolCallDuration, CALL_BUCKETS_SECONDS);
   const toolBreakerState = gauge(METRICS.toolBreakerState);
+  const guardrailsTripped = counter(METRICS.guardrailsTripped);
   const storeUp = gauge(METRICS.storeUp);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
@@ -290,6 +306,14 @@ export function createMetrics({
       toolCallDuration.labels(server, tool).observe(seconds);
     },
     toolBreakerChanged: ({ server, state }) => toolBreakerState.labels(server).set(BREAKER_STATE_VALUES[state]),
+    expectGuardrails(teams) {
+      for (const { name, guardrails } of teams) {
+        for (const check of guardrails?.input ?? []) guardrailsTripped.labels(name, check.name, "INPUT").inc(0);
+        for (const check of guardrails?.output ?? []) guardrailsTripped.labels(name, check.name, "OUTPUT").inc(0);
+      }
+    },
+    guardrailTripped: ({ agentTeam, guardrail, stage }) =>
+      guardrailsTripped.labels(agentTeam, guardrail, GuardrailStage[stage] ?? "UNSPECIFIED").inc(),
     storeChecked: (isUp) => storeUp.set(isUp ? 1 : 0),
     collectActiveSessions(count) {
       registry.removeSingleMetric(METRICS.activeSessions.name);

@@ -3,6 +3,8 @@ import * as z from "zod";
 import type { ConfiguredBudget } from "./accounts/budgets.ts";
 import { budgetsYamlSchema, readBudgets } from "./accounts/budgets-yaml.ts";
 import { type ConfiguredPrices, pricesYamlSchema, readPrices } from "./accounts/prices-yaml.ts";
+import { guardrailsYamlSchema, readGuardrails } from "./engine/guardrails-yaml.ts";
+import { PERSON, personBeside } from "./engine/person.ts";
 import { SELECTOR } from "./engine/selector-team.ts";
 import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
 import { readTermination, strangersIn, terminationYamlSchema } from "./engine/termination-yaml.ts";
@@ -127,6 +129,8 @@ export const parleyYamlSchema = z.strictObject({
           .default("TERMINATE"),
         history_messages: z.int().min(0).max(1_000).default(100),
         call_timeout_ms: z.int().min(100).default(CALL_TIMEOUT_MS),
+        human_input: z.boolean().optional(),
+        guardrails: guardrailsYamlSchema.optional(),
         termination: terminationYamlSchema.optional(),
         selector_model: z.string().optional(),
         selector_prompt: z.string().min(1).max(20_000).optional(),
@@ -300,6 +304,7 @@ export function parseParleyYaml(
       terminationText: team.termination_text,
       callTimeoutMs: team.call_timeout_ms,
       historyMessages: team.history_messages,
+      ...(team.guardrails === undefined ? {} : { guardrails: readGuardrails(team.guardrails) }),
       ...(team.termination === undefined ? {} : { termination: readTermination(team.termination) }),
       ...(team.kind !== "selector"
         ? {}
@@ -356,7 +361,11 @@ function membersOf(
   }
   const problems = names.flatMap((agentName, index) => {
     const field = single ? ["agent"] : ["agents", index];
-    if (!agents.has(agentName)) return [{ field, problem: `there is no agent named ${agentName}` }];
+    const personProblem =
+      agentName === PERSON ? personProblemOf(team, { index, isAgent: agents.has(PERSON) }) : undefined;
+    if (personProblem !== undefined) return [{ field, problem: personProblem }];
+    if (!agents.has(agentName) && agentName !== PERSON)
+      return [{ field, problem: `there is no agent named ${agentName}` }];
     if (team.kind === "selector" && agentName === SELECTOR)
       return [{ field, problem: `${SELECTOR} is what the manager's own calls are recorded for; rename the agent` }];
     // Who speaks is told by name where the way of the conversation depends on it.
@@ -389,24 +398,38 @@ function membersOf(
     }
   }
   if (problems.length > 0) return { problems };
+  const [first] = names.flatMap((agentName) => agents.get(agentName) ?? []);
   const members = names.flatMap((agentName) => {
-    const agent = agents.get(agentName);
+    const agent = agents.get(agentName) ?? (first && personBeside(first));
     if (agent === undefined) return [];
-    if (team.kind !== "swarm") return [agent];
+    if (agent.isPerson) return [agent];
+    const asking = team.human_input === true ? { ...agent, asksPerson: true } : agent;
+    if (team.kind !== "swarm") return [asking];
     const targets = (handoffs.get(agentName) ?? []).map((to) => ({
       to,
-      description: agents.get(to)?.description ?? "",
+      description: to === PERSON ? "The user." : (agents.get(to)?.description ?? ""),
     }));
-    return [{ ...agent, handoffs: targets }];
+    return [{ ...asking, handoffs: targets }];
   });
   return { agents: members as unknown as TeamDefinition["agents"] };
+}
+
+/** Why a team cannot have the person as a member, if it cannot. */
+function personProblemOf(
+  { kind, human_input: humanInput = false }: TeamYaml,
+  { index, isAgent }: { index: number; isAgent: boolean },
+): string | undefined {
+  if (isAgent) return humanInput ? `${PERSON} is the user where human_input is true; rename the agent` : undefined;
+  if (!humanInput) return `${PERSON} is the user, who is asked where human_input is true`;
+  if (kind === "single") return `${PERSON} is the user, who does not answer alone`;
+  return index === 0 ? `${PERSON} is the user, who has spoken already: another member is the first` : undefined;
 }
 
 function handoffProblem(
   to: string,
   { from, agents }: { from: string; agents: ReadonlyMap<string, AgentDefinition> },
 ): string | undefined {
-  if (!agents.has(to)) return `there is no agent named ${to}`;
+  if (!agents.has(to) && to !== PERSON) return `there is no agent named ${to}`;
   if (to === from) return "an agent cannot hand over to itself";
   return HANDOFF_NAME.test(to) ? undefined : "names that are handed over to have 1 to 52 characters of [A-Za-z0-9_-]";
 }

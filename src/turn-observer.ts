@@ -1,4 +1,4 @@
-import { ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
+import { GuardrailStage, ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../gen/parley/chat/v1/turn_pb.js";
 import type { Model } from "./engine/model.ts";
 import { type Tool, ToolFailure, withCall } from "./engine/tool.ts";
@@ -25,6 +25,10 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
       return inAgentSpan({ agent: agent.name, model: agent.model, provider: "openai", sessionId, turnId }, work);
     },
     tokensRecorded: (call) => metrics.tokensUsed(call),
+    guardrailTripped(turn, { guardrail, stage }) {
+      metrics.guardrailTripped({ agentTeam: turn.team.name, guardrail, stage });
+      logger.info({ ...factsOf(turn), guardrail, stage: GuardrailStage[stage] }, "guardrail tripped");
+    },
     turnEnded({ turn, finishReason, seconds, promptTokens, completionTokens, failure }) {
       metrics.turnEnded(finishReason);
       if (failure !== undefined) metrics.agentFailed(failure.reason);

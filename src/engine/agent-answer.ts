@@ -1,10 +1,13 @@
 import { create } from "@bufbuild/protobuf";
+import { GuardrailStage } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type ModelCallFinished, ModelCallFinishedSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import { Failure, type FailureReason } from "../failure.ts";
 import type { Prompt } from "./context-window.ts";
+import { createOutputGuard } from "./guardrails.ts";
 import { handoffOf, handoffTools } from "./handoff.ts";
 import type { ModelAttempt, ModelMessage, ModelReply, ModelRequest } from "./model.ts";
+import { askPerson, askTools, isQuestion, NO_QUESTION, questionOf } from "./person.ts";
 import type { AgentDefinition, TeamDefinition } from "./team.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
@@ -68,11 +71,19 @@ export async function answer(
       else requested.push({ request, toolCallId: ports.newToolCallId(request.id) });
     }
     for (const [index, call] of requested.entries()) {
-      const approval = needsApproval(call, agent) ? ports.answerTo({ id: call.toolCallId, agent: agent.name }) : "none";
+      const { request, toolCallId } = call;
+      if (isQuestion(request.name, agent)) {
+        const answered = answerOf(call, { agent, team, ports });
+        if ("finishReason" in answered) return { ...said, end: answered };
+        calls.push(request.name);
+        added.push({ role: "tool", toolCallId: request.id, content: answered.text });
+        continue;
+      }
+      const approval = needsApproval(call, agent) ? ports.answerTo({ id: toolCallId, agent: agent.name }) : "none";
       if (approval === undefined) return { ...said, end: askFor(requested.slice(index), { agent, ports }) };
-      calls.push(call.request.name);
+      calls.push(request.name);
       const { content } = await callTool(call, { agent, timeoutMs: team.callTimeoutMs, approval, ports });
-      added.push({ role: "tool", toolCallId: call.request.id, content });
+      added.push({ role: "tool", toolCallId: request.id, content });
     }
     if (handoff !== undefined) {
       ports.emit({ case: "handoff", value: { fromAgent: agent.name, toAgent: handoff } });
@@ -82,6 +93,23 @@ export async function answer(
     tokens += tokenizer.countMessages(added);
   }
   return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS }, calls, usedTokens, timeMs };
+}
+
+/** What the person has answered to an agent's question, or the turn's end with it. */
+function answerOf(
+  { request, toolCallId }: RequestedCall,
+  { agent, team, ports }: { agent: AgentDefinition; team: TeamDefinition; ports: TurnPorts },
+): { readonly text: string } | TurnEnd {
+  const question = questionOf(request.argumentsJson);
+  if (question === undefined) return { text: NO_QUESTION };
+  const answer = ports.answerTo({ id: toolCallId, agent: agent.name });
+  if (answer !== undefined) return answer;
+  // It is a message as well: readers that know nothing of questions show it, and so does the history.
+  const message = startMessage(agent.name, team, ports);
+  message.say(question);
+  message.complete({ evenIfEmpty: false });
+  if (message.tripped) return { finishReason: FinishReason.GUARDRAIL };
+  return askPerson({ id: toolCallId, agent: agent.name, prompt: question }, ports);
 }
 
 /** Tokens that an agent's tools take in each of its prompts: no provider says how it renders them, so their JSON is counted. */
@@ -95,7 +123,7 @@ function toolsOf(agent: AgentDefinition, { tools }: Pick<TurnPorts, "tools">): r
     const tool = tools.get(name);
     return tool === undefined ? [] : [{ name: tool.name, description: tool.description, parameters: tool.parameters }];
   });
-  return [...allowed, ...handoffTools(agent)];
+  return [...allowed, ...handoffTools(agent), ...askTools(agent)];
 }
 
 interface Speaking {
@@ -139,7 +167,7 @@ async function speak(
       isFirst,
     },
     ports,
-    startMessage(agent.name, team.terminationText, ports),
+    startMessage(agent.name, team, ports),
   );
 }
 
@@ -163,13 +191,19 @@ export async function callModel(
     if (attempt.outcome === "failed") recordUsage(agent, attempt, ports);
     else ended = attempt;
   };
-  const onText = (text: string): void => message?.say(text);
+  const cut = new AbortController();
+  const onText = (text: string): void => {
+    message?.say(text);
+    // Nobody is to read on: what is not said is not paid either.
+    if (message?.tripped) cut.abort(new Error("a guardrail was tripped"));
+  };
+  const signal = message?.isChecked ? AbortSignal.any([ports.signal, cut.signal]) : ports.signal;
   let reply: ModelReply | undefined;
   let failure: unknown;
   try {
     reply = await ports.model.call(
       { ...request, maxTotalTokens: ports.tokensLeft() },
-      { ...ports.attempts, signal: ports.signal, onText, onAttempt },
+      { ...ports.attempts, signal, onText, onAttempt },
     );
   } catch (error) {
     failure = error;
@@ -178,10 +212,13 @@ export async function callModel(
   const stopped = reply === undefined && ports.signal.aborted;
   const calls = reply?.toolCalls ?? [];
   const said =
-    reply === undefined && !stopped ? undefined : message?.complete({ evenIfEmpty: !stopped && calls.length === 0 });
+    reply === undefined && !stopped && !cut.signal.aborted
+      ? undefined
+      : message?.complete({ evenIfEmpty: reply !== undefined && calls.length === 0 });
   if (ended !== undefined) recordUsage(agent, ended, ports);
   // Whoever takes the turn over before its end is written finds in here what was said.
   if (stopped) return finished({ ...said, ended: "stopped" });
+  if (message?.tripped) return finished({ ...said, ended: "guardrail" });
   if (reply === undefined) {
     // A first call that no budget admits is a refusal of the turn; later ones end it with what was said.
     if (!isFirst && failure instanceof Failure && BUDGET_REFUSALS.has(failure.reason)) {
@@ -210,6 +247,8 @@ export function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefi
       return { finishReason: FinishReason.TOKEN_BUDGET };
     case "budget":
       return { finishReason: FinishReason.BUDGET_EXHAUSTED };
+    case "guardrail":
+      return { finishReason: FinishReason.GUARDRAIL };
     case "content_filter":
       return { finishReason: FinishReason.CONTENT_FILTER };
     default:
@@ -217,9 +256,10 @@ export function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefi
   }
 }
 
-/** A message as it is being said, less the termination text. */
-function startMessage(agent: string, terminationText: string, ports: TurnPorts) {
+/** A message as it is being said, less the termination text and what a check keeps back. */
+function startMessage(agent: string, { terminationText, guardrails }: TeamDefinition, ports: TurnPorts) {
   const filter = createTerminationFilter(terminationText);
+  const guard = createOutputGuard(guardrails?.output ?? []);
   let content = "";
   const show = (text: string): void => {
     if (text === "") return;
@@ -227,14 +267,25 @@ function startMessage(agent: string, terminationText: string, ports: TurnPorts) 
     ports.emit({ case: "textDelta", value: { agent, text } });
   };
   return {
-    say: (text: string): void => show(filter.push(text)),
+    say: (text: string): void => show(guard.push(filter.push(text))),
     complete({ evenIfEmpty }: { evenIfEmpty: boolean }): { mentioned: boolean; content: string; messageId: string } {
       const { rest, mentioned } = filter.end();
-      show(rest);
-      if (content === "" && !evenIfEmpty) return { mentioned, content, messageId: "" };
-      const messageId = ports.newMessageId();
-      ports.emit({ case: "messageCompleted", value: { agent, content, messageId } });
+      show(guard.push(rest));
+      show(guard.end());
+      let messageId = "";
+      if (content !== "" || (evenIfEmpty && guard.tripped === undefined)) {
+        messageId = ports.newMessageId();
+        ports.emit({ case: "messageCompleted", value: { agent, content, messageId } });
+      }
+      if (guard.tripped !== undefined) {
+        ports.emit({ case: "guardrailTripped", value: { guardrail: guard.tripped, stage: GuardrailStage.OUTPUT } });
+      }
       return { mentioned, content, messageId };
+    },
+    isChecked: (guardrails?.output ?? []).length > 0,
+    /** Whether a check has failed: nothing more may be said. */
+    get tripped(): boolean {
+      return guard.tripped !== undefined;
     },
   };
 }

@@ -2,6 +2,7 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
 import { type AgentAnswer, ANSWER_RESERVE_TOKENS, answer, type Rounds, toolTokens } from "./agent-answer.ts";
 import { cutToWindow, saidBy } from "./context-window.ts";
+import { askPerson, PERSON } from "./person.ts";
 import type { AgentDefinition } from "./team.ts";
 import { createTermination } from "./termination.ts";
 import { tokenizerFor } from "./tokenizer.ts";
@@ -37,16 +38,25 @@ export async function runGroupTeam(turn: TurnInput, ports: TurnPorts, { next }: 
   for (;;) {
     const agent = await next({ said, last, rounds });
     if ("finishReason" in agent) return agent;
-    const times = spoken.get(agent.name) ?? 0;
-    if (rounds.left === 0 || times === team.maxConsecutiveAutoReply) return { finishReason: FinishReason.MAX_ROUNDS };
-    spoken.set(agent.name, times + 1);
-    const prompt = promptFor(agent, { turn, said, ports });
-    if (prompt === undefined) {
-      if (rounds.left === team.maxRounds) throw new Failure("TURN_TOKEN_BUDGET");
-      return { finishReason: FinishReason.TOKEN_BUDGET };
+    if (agent.isPerson) {
+      const answer = answerOfPerson(said, ports);
+      if ("finishReason" in answer) return answer;
+      const { usedTokens, timeMs } = last ?? { usedTokens: 0, timeMs: turn.startTimeMs };
+      last = { agent, content: answer.text, end: undefined, calls: [], usedTokens, timeMs };
+      // Replies are consecutive until the person has a say.
+      spoken.clear();
+    } else {
+      const times = spoken.get(agent.name) ?? 0;
+      if (rounds.left === 0 || times === team.maxConsecutiveAutoReply) return { finishReason: FinishReason.MAX_ROUNDS };
+      spoken.set(agent.name, times + 1);
+      const prompt = promptFor(agent, { turn, said, ports });
+      if (prompt === undefined) {
+        if (rounds.left === team.maxRounds) throw new Failure("TURN_TOKEN_BUDGET");
+        return { finishReason: FinishReason.TOKEN_BUDGET };
+      }
+      last = { agent, ...(await answer({ agent, team, prompt, rounds }, ports)) };
+      if (last.end !== undefined) return last.end;
     }
-    last = { agent, ...(await answer({ agent, team, prompt, rounds }, ports)) };
-    if (last.end !== undefined) return last.end;
     const { content, handoff, calls, usedTokens, timeMs } = last;
     if (content !== "" || handoff === undefined) said.push({ agent: agent.name, content });
     if (handoff !== undefined) said.push({ agent: agent.name, content: `Handed over to ${handoff}.` });
@@ -55,6 +65,13 @@ export async function runGroupTeam(turn: TurnInput, ports: TurnPorts, { next }: 
     const met = termination?.({ agent: agent.name, content, messages, usedTokens, elapsedMs, calls, handoff });
     if (met !== undefined) return { finishReason: FinishReason.TERMINATED, termination: met };
   }
+}
+
+/** What the person says, or the turn's end with the question. */
+function answerOfPerson(said: Said, ports: TurnPorts): { readonly text: string } | TurnEnd {
+  const id = ports.newToolCallId(PERSON);
+  const { agent = PERSON, content: prompt = "" } = said.at(-1) ?? {};
+  return ports.answerTo({ id }) ?? askPerson({ id, agent, prompt }, ports);
 }
 
 function promptFor(
@@ -68,7 +85,9 @@ function promptFor(
     current: {
       messages: [
         { role: "user", content: turn.message },
-        ...said.map(({ agent: speaker, content }) => saidBy(speaker, { content, reader: agent.name })),
+        ...said.map(({ agent: speaker, content }) =>
+          speaker === PERSON ? ({ role: "user", content } as const) : saidBy(speaker, { content, reader: agent.name }),
+        ),
       ],
       extraTokens: toolTokens(agent, tokenizer, ports),
     },

@@ -19,7 +19,10 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
 }
 
 /** The first prompt of a turn; undefined: system message and user's message alone are more than the turn may use. */
-export function firstPrompt(turn: Omit<TurnInput, "startTimeMs">, ports: Pick<TurnPorts, "tools">): Prompt | undefined {
+export function firstPrompt(
+  turn: Pick<TurnInput, "team" | "history" | "message" | "maxTokens">,
+  ports: Pick<TurnPorts, "tools">,
+): Prompt | undefined {
   const [agent] = turn.team.agents;
   const tokenizer = tokenizerFor(agent.model);
   return cutToWindow({

@@ -1,3 +1,4 @@
+import type { Guardrails } from "./guardrails.ts";
 import type { TerminationDefinition } from "./termination.ts";
 
 /** An agent as `parley.yaml` declares it. */
@@ -14,6 +15,10 @@ export interface AgentDefinition {
   readonly tools: readonly string[];
   /** Those of them whose calls a person has to approve, each before it is made. Absent: none. */
   readonly approvals?: readonly string[];
+  /** Whether it may ask the person, by a tool call. Absent: it may not. */
+  readonly asksPerson?: boolean;
+  /** Whether it is the person, who is asked in the place of a model. Absent: it is not. */
+  readonly isPerson?: boolean;
   /** What it is good at: selectors and agents that hand over choose by it. Absent in turns of releases before 0.6. */
   readonly description?: string;
   /** In a swarm, whom it may hand the conversation to. Absent: nobody. */
@@ -62,6 +67,8 @@ export interface TeamDefinition {
   readonly historyMessages: number;
   /** When several agents end a turn, beside the termination text and the bounds. Absent: by those alone. */
   readonly termination?: TerminationDefinition;
+  /** Checks of what the user and the agents say. Absent: none. */
+  readonly guardrails?: Guardrails;
   /** With kind `selector`. */
   readonly selector?: SelectorDefinition;
 }

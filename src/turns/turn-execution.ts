@@ -86,6 +86,8 @@ export async function executeTurn(
   // Counted and charged when it is in the log, so that metrics, records and bills agree even of a turn that is lost.
   const recorded = (entries: readonly TurnLogEntry[]): void => {
     for (const call of entries.flatMap(tokensOf)) observer.tokensRecorded(call);
+    for (const { event } of entries)
+      if (event?.event.case === "guardrailTripped") observer.guardrailTripped(turn, event.event.value);
     for (const { usageRecord } of entries) if (usageRecord !== undefined) account.settle(usageRecord);
   };
   const stopFor = (reason: StopReason): void => stop.abort(new TurnStopped(reason));
@@ -143,7 +145,7 @@ export async function executeTurn(
     const entries = await writer.finish();
     lost.signal.throwIfAborted();
     setFailure(entries.at(-1), end.failure);
-    const commit = tally.commit({ entries, finishReason: end.finishReason });
+    const commit = tally.commit({ entries, finishReason: end.finishReason, leavesNothing: end.leavesNothing ?? false });
     if (end.questions !== undefined) {
       const { record, continued } = turn;
       const { results } = journal;
@@ -186,7 +188,8 @@ async function workOn(
   const message = continued?.pending.message ?? record.message;
   const history = team.historyMessages === 0 ? [] : historyBefore(window, continued);
   const startTimeMs = record.createTime === undefined ? 0 : timestampMs(record.createTime);
-  const input = { team, history, message, maxTokens: record.maxTokens, startTimeMs };
+  const userTexts = [record.message, ...record.approvals.map(({ comment }) => comment)];
+  const input = { team, history, message, userTexts, maxTokens: record.maxTokens, startTimeMs };
   try {
     const run = () => runTeam(input, { ...journal, model: ports.model, attempts, tools: ports.tools, signal });
     const end = await ports.observer.around(turn, run);

@@ -98,9 +98,12 @@ export function createTurnJournal({
   };
 
   const emit = (event: TurnEvent): void => {
-    if (continues) return;
+    // What the user says is checked before the team goes its former way; what agents say of that was checked as it was said.
+    if (continues && event.case !== "guardrailTripped") return;
     if (!live && position < past.lastSequence && calls >= lastFinished) {
       position++;
+      // A message that is no model's reply, such as a question, has no line in the journal.
+      if (event.case === "messageCompleted") tally.add(event);
       return;
     }
     if (!live && calls < lastFinished) return;
@@ -228,7 +231,7 @@ export function createTurnJournal({
       if (continues && (answer === undefined || continued?.fresh.has(id))) {
         if (former.length > 0) throw strayed();
         continues = false;
-        emit({ case: "agentStarted", value: { agent } });
+        if (agent !== undefined) emit({ case: "agentStarted", value: { agent } });
       }
       return answer;
     },

@@ -72,7 +72,9 @@ export class TurnRunner {
     const stop = new AbortController();
     const lost = new AbortController();
     // One that may end without a single call, and so without waiting for anything, could have ended before it is followed.
-    const followed = turn.continued === undefined && turn.end === undefined ? Promise.resolve() : sleep(0);
+    const { continued, end, team } = turn;
+    const callsFirst = continued === undefined && end === undefined && team.guardrails === undefined;
+    const followed = callsFirst ? Promise.resolve() : sleep(0);
     const done = followed
       .then(() => executeTurn(turn, { ports: this.#ports, stop, lost }))
       .finally(() => {

@@ -24,7 +24,7 @@ export interface TurnTally {
   readonly boundTokens: number;
   /** Counts what a lost call had said. */
   addCut(text: string): void;
-  commit(end: { entries: readonly TurnLogEntry[]; finishReason: FinishReason }): TurnCommit;
+  commit(end: { entries: readonly TurnLogEntry[]; finishReason: FinishReason; leavesNothing: boolean }): TurnCommit;
 }
 
 /** Ends after which a turn's messages do not enter the history: who failed says it once more, who rolled back wants it gone. */
@@ -86,13 +86,14 @@ export function createTurnTally({
     get usage() {
       return { promptTokens, completionTokens, costMicroUsd };
     },
-    commit({ entries, finishReason }) {
+    commit({ entries, finishReason, leavesNothing }) {
       const asked = { role: Role.USER, agent: "", content: message, messageId: `${turnId}.0`, createTime: askTime };
       return {
         entries,
-        messages: LEAVES_NO_MESSAGES.has(finishReason)
-          ? []
-          : [record(asked), ...spoken.map((said) => record({ role: Role.ASSISTANT, ...said }))],
+        messages:
+          leavesNothing || LEAVES_NO_MESSAGES.has(finishReason)
+            ? []
+            : [record(asked), ...spoken.map((said) => record({ role: Role.ASSISTANT, ...said }))],
         finishReason,
         promptTokens,
         completionTokens,

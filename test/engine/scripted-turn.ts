@@ -72,7 +72,8 @@ export async function run({
   const requests: ModelRequest[] = [];
   let messageIds = 0;
   let toolCallIds = 0;
-  const turn = { team: TEAM, history: [], message: "Hi", maxTokens: 4_000, startTimeMs: 0, ...input };
+  const { message = "Hi" } = input;
+  const turn = { team: TEAM, history: [], message, userTexts: [message], maxTokens: 4_000, startTimeMs: 0, ...input };
   const used = (): number =>
     events.reduce(
       (sum, event) => sum + (event.case === "usageRecorded" ? (event.value.tokenUsage?.totalTokens ?? 0) : 0),

@@ -55,6 +55,7 @@ beforeEach(() => {
     observer: {
       around: (_, work) => work(),
       tokensRecorded: () => undefined,
+      guardrailTripped: () => undefined,
       turnEnded: () => undefined,
       turnLost: () => undefined,
       turnTakenOver: () => undefined,
