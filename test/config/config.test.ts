@@ -202,6 +202,34 @@ describe("parley.yaml", () => {
       "conf/parley.yaml:6: teams.t.termination.or.0: must have exactly one condition",
     ],
     [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: round_robin\n    agents: [a, user_proxy]\n",
+      "conf/parley.yaml:5: teams.t.agents.1: user_proxy is the user, who is asked where human_input is true",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    human_input: true\n    agents: [user_proxy, a]\n",
+      "conf/parley.yaml:6: teams.t.agents.0: user_proxy is the user, who has spoken already",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    human_input: true\n    agent: user_proxy\n",
+      "conf/parley.yaml:5: teams.t.agent: user_proxy is the user, who does not answer alone",
+    ],
+    [
+      "agents: {a: {}, user_proxy: {}}\nteams:\n  t:\n    kind: swarm\n    human_input: true\n    agents: [a, user_proxy]\n",
+      "conf/parley.yaml:6: teams.t.agents.1: user_proxy is the user where human_input is true; rename the agent",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g, pattern: '('}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.input.0.pattern: is no regular expression",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.input.0: must have either max_characters or pattern",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      output: [{name: g, max_characters: 1}, {name: g, pattern: x}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.output: must each have a name of its own",
+    ],
+    [
       "budgets:\n  - scope: user\n    period: day\n    limit_tokens: 1\n",
       "conf/parley.yaml:1: budgets.0: must have an id",
     ],
