@@ -102,8 +102,6 @@ export function createTurnJournal({
     if (continues && event.case !== "guardrailTripped") return;
     if (!live && position < past.lastSequence && calls >= lastFinished) {
       position++;
-      // A message that is no model's reply, such as a question, has no line in the journal.
-      if (event.case === "messageCompleted") tally.add(event);
       return;
     }
     if (!live && calls < lastFinished) return;

@@ -10,6 +10,7 @@ const app = useTestApp({
   yaml: `
 agents:
   echo: { model: gpt-4o }
+  guide: { model: sim-tools }
   talker: { model: sim-5000x30 }
 teams:
   careful:
@@ -20,6 +21,10 @@ teams:
         - { name: polite, pattern: '\\bdamn\\b', ignore_case: true }
       output:
         - { name: no_cards, pattern: '\\d{16}' }
+  asking:
+    agent: guide
+    human_input: true
+    guardrails: { input: [{ name: polite, pattern: damn }] }
   endless:
     agent: talker
     guardrails: { output: [{ name: brief, max_characters: 30 }] }
@@ -79,4 +84,26 @@ test("what matches is not shown in part, and what was said before it stays", asy
   expect(trippedIn(reading)).toEqual([["no_cards", GuardrailStage.OUTPUT]]);
   expect(reading.text()).not.toMatch(/\d{5}/);
   expect((await caller.history(sessionId)).slice(1)).toEqual(messages);
+});
+
+test("an answer that fails a check leaves the question open", async () => {
+  const caller = callerOf(app);
+  const sessionId = await caller.createSession();
+  const say = async (message: string): Promise<Reading> => {
+    const reading = caller.stream(sessionId, message, "asking");
+    expect(await reading.end).toBeUndefined();
+    expectWhole(reading.events);
+    return reading;
+  };
+  expect(finishOf((await say('{"question":"Which city?"}')).events)).toBe(FinishReason.INPUT_REQUIRED);
+  const calls = app.simulated.callCount;
+  const refused = await say("damn Rome");
+  expect([trippedIn(refused), finishOf(refused.events), app.simulated.callCount]).toEqual([
+    [["polite", GuardrailStage.INPUT]],
+    FinishReason.GUARDRAIL,
+    calls,
+  ]);
+  const going = await say("Rome");
+  expect([finishOf(going.events), going.text()]).toEqual([FinishReason.STOP, expect.stringContaining("Rome")]);
+  expect(await caller.history(sessionId)).toEqual(['{"question":"Which city?"}', "Which city?", "Rome", going.text()]);
 });
