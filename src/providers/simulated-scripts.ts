@@ -14,6 +14,23 @@ export interface SimulatedScript {
   /** The finish_reason, or how the stream breaks off instead. */
   readonly end: "stop" | "length" | "content_filter" | "tool_calls" | "cut" | "stall";
   readonly reportsUsage: boolean;
+  /** Tokens that are reported. Default: those that were sent and said. */
+  readonly promptTokens?: number;
+  readonly completionTokens?: number;
+}
+
+/** Says what the simulated model does with a call. */
+export type ScriptOf = (model: string, call: ScriptedRequest) => SimulatedScript;
+
+/** A call as scripts see it. */
+export interface ScriptedRequest {
+  readonly messages: readonly SimulatedMessage[];
+  /** Names of the tools that are offered. */
+  readonly tools: readonly string[];
+  readonly chunkDelayMs: number;
+  /** Bound on the answer in tokens; 0: none. */
+  readonly maxTokens: number;
+  readonly tokenizer: Tokenizer;
 }
 
 export interface SimulatedChunk {
@@ -33,21 +50,7 @@ export interface SimulatedChunk {
  */
 export function scriptFor(
   model: string,
-  {
-    messages,
-    tools,
-    chunkDelayMs,
-    maxTokens,
-    tokenizer,
-  }: {
-    messages: readonly SimulatedMessage[];
-    /** Names of the tools that are offered. */
-    tools: readonly string[];
-    chunkDelayMs: number;
-    /** Bound on the answer in tokens; 0: none. */
-    maxTokens: number;
-    tokenizer: Tokenizer;
-  },
+  { messages, tools, chunkDelayMs, maxTokens, tokenizer }: ScriptedRequest,
 ): SimulatedScript {
   const [, callsTools, count, delay] = /^sim(-tools)?(?:-(\d+)x(\d+))?$/.exec(model) ?? [];
   const paced = Array.from({ length: Number(count ?? 0) }, (_, index) => ({
@@ -131,7 +134,8 @@ function replyTo(messages: readonly SimulatedMessage[]): string {
   return `${reply} Before that you said: ${earlier.reverse().join(", ")}.`;
 }
 
-function words(text: string): string[] {
+/** A text in pieces as models send it. */
+export function words(text: string): string[] {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
 
