@@ -206,7 +206,10 @@ async function complete({ call, response, script, tokenizer }: Answering): Promi
 function deltaOf({ text, toolCall }: SimulatedChunk, index: number): unknown {
   if (toolCall === undefined) return { role: "assistant", content: text };
   const { id, name, argumentsJson } = toolCall;
-  return { tool_calls: [{ index, id, type: "function", function: { name, arguments: argumentsJson } }] };
+  return {
+    role: "assistant",
+    tool_calls: [{ index, id, type: "function", function: { name, arguments: argumentsJson } }],
+  };
 }
 
 function envelope({ model }: SimulatedCall) {
