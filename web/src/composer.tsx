@@ -149,7 +149,7 @@ export function Composer({ conversation, running, stopping, waiting, teams, agen
 function placeholderOf(waiting: TurnState | undefined): string {
   if (waiting === undefined) return "Message";
   const { approvals, question } = questionsOf(waiting);
-  return approvals.length > 0 ? "Message: it refuses what is asked" : `Your answer to ${question?.agent}`;
+  return approvals.length > 0 ? "A message refuses the call" : `Your answer to ${question?.agent}`;
 }
 
 /** Who is in a team of several. */

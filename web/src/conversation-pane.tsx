@@ -90,8 +90,8 @@ function Welcome({ config }: { config: ConsoleConfig | undefined }) {
       <h2>Say something.</h2>
       {config?.simulatedModel ? (
         <p>
-          Answers come from a simulated model: it repeats what it was sent. Start the service with{" "}
-          <code>OPENAI_API_KEY</code> or <code>OPENAI_BASE_URL</code> to talk to a real one.
+          Answers come from a simulated model: it repeats what it was sent, or follows an example’s script. Start the
+          service with <code>OPENAI_API_KEY</code> or <code>OPENAI_BASE_URL</code> to talk to a real one.
         </p>
       ) : (
         <p>Your first message begins a session. It is kept in the list, and its answer comes as it is written.</p>

@@ -179,7 +179,8 @@ function Facts({ turn: { phase, usage, elapsedMs, spending } }: { turn: TurnStat
   if (facts.length === 0) return null;
   if (spending.length < 2) return <p class="facts">{facts.join(" · ")}</p>;
   return (
-    <details class="facts">
+    // What it opens is in sight, at the end of the transcript too.
+    <details class="facts" onToggle={(event) => event.currentTarget.scrollIntoView({ block: "nearest" })}>
       <summary>{facts.join(" · ")}</summary>
       <SpendingTable spending={spending} />
     </details>
