@@ -25,6 +25,9 @@ const STORE_RETRY_MS = 100;
 /** A lease that is refused for these is no longer ours. */
 const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSION_DELETED"]);
 
+/** Ends after which a turn's messages do not enter the history: who failed says it once more, who rolled back wants it gone. */
+const LEAVES_NO_MESSAGES: ReadonlySet<FinishReason> = new Set([FinishReason.ERROR, FinishReason.ROLLED_BACK]);
+
 /** A turn that this process has the lease of. */
 export interface BegunTurn {
   readonly lease: Lease;
@@ -145,11 +148,20 @@ export async function executeTurn(
     const entries = await writer.finish();
     lost.signal.throwIfAborted();
     setFailure(entries.at(-1), end.failure);
-    const commit = tally.commit({ entries, finishReason: end.finishReason, leavesNothing: end.leavesNothing ?? false });
-    if (end.questions !== undefined) {
-      const { record, continued } = turn;
-      const { results } = journal;
-      addPending(commit, { record, team: turn.team, turnId, continued, results, questions: end.questions });
+    const { record, team, continued } = turn;
+    const { results } = journal;
+    // What it has done is not to be done again: the question is asked on, behind the calls that were made.
+    const openAfterError =
+      end.finishReason === FinishReason.ERROR && results.length > 0 ? continued?.pending.questions : undefined;
+    const questions = end.questions ?? openAfterError;
+    const commit = tally.commit({
+      entries,
+      finishReason: end.finishReason,
+      leavesNothing: end.leavesNothing ?? (LEAVES_NO_MESSAGES.has(end.finishReason) && openAfterError === undefined),
+    });
+    if (questions !== undefined) {
+      const answers = openAfterError === undefined ? [...(continued?.answers.values() ?? [])] : journal.usedAnswers;
+      addPending(commit, { record, team, turnId, continued, results, answers, questions });
     }
     await durably(() => store.commitTurn(lease, commit));
     recorded(entries);
