@@ -9,13 +9,13 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
 import { Failure, type FailureReason } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
+import type { Definitions } from "./definitions.ts";
 import { addPending, type Continuation, historyBefore } from "./pending-input.ts";
-import type { Lease, StopReason, UsageTotals } from "./ports.ts";
-import { createTurnAccount, type TurnAccount } from "./turn-account.ts";
+import type { Lease, StopReason, TurnStore, UsageTotals } from "./ports.ts";
+import { type AccountPorts, createTurnAccount, type TurnAccount } from "./turn-account.ts";
 import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
 import { createTurnLogWriter } from "./turn-log-writer.ts";
-import type { CallTokens } from "./turn-observer.ts";
-import type { TurnRunnerPorts } from "./turn-runner.ts";
+import type { CallTokens, TurnObserver } from "./turn-observer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
 import { createTurnTally } from "./turn-tally.ts";
 
@@ -27,6 +27,12 @@ const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSIO
 
 /** Ends after which a turn's messages do not enter the history: who failed says it once more, who rolled back wants it gone. */
 const LEAVES_NO_MESSAGES: ReadonlySet<FinishReason> = new Set([FinishReason.ERROR, FinishReason.ROLLED_BACK]);
+
+export interface ExecutionPorts extends AccountPorts, Pick<Definitions, "model" | "tools"> {
+  readonly store: TurnStore;
+  readonly leaseMs: number;
+  readonly observer: TurnObserver;
+}
 
 /** A turn that this process has the lease of. */
 export interface BegunTurn {
@@ -51,7 +57,7 @@ export interface BegunTurn {
  */
 export async function executeTurn(
   turn: BegunTurn,
-  { ports, stop, lost }: { ports: TurnRunnerPorts; stop: AbortController; lost: AbortController },
+  { ports, stop, lost }: { ports: ExecutionPorts; stop: AbortController; lost: AbortController },
 ): Promise<void> {
   const { store, leaseMs, observer } = ports;
   const { lease } = turn;
@@ -194,7 +200,7 @@ async function workOn(
     journal,
     attempts,
     signal,
-  }: { ports: TurnRunnerPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
+  }: { ports: ExecutionPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
 ): Promise<WorkEnd> {
   const { record, team, window, continued } = turn;
   const message = continued?.pending.message ?? record.message;
