@@ -185,6 +185,7 @@ export function createTurnJournal({
         return before;
       }
       const wasLive = live;
+      const usedBefore = tally.boundTokens;
       const cutText = goLive();
       // What was said of a turn that is not to go on stays.
       const throwIfOver = async (): Promise<void> => {
@@ -207,6 +208,7 @@ export function createTurnJournal({
       account.beginCall(callId(call, attempt), step.agent);
       const result = await run({ id: callId(call, attempt), cutText: "", isOver: false });
       result.usedTokens = BigInt(tally.boundTokens);
+      result.callTokens = BigInt(tally.boundTokens - usedBefore);
       writer.record(call, { case: "model", value: result });
       keep(call, { case: "model", value: result });
       return result;
