@@ -3,10 +3,11 @@ import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
 import { createPriceTable } from "./accounts/price-table.ts";
 import type { Config } from "./config.ts";
+import { startConfigReload } from "./config-reload.ts";
 import { Failure } from "./failure.ts";
 import { authenticatorOf } from "./identity/authenticators.ts";
+import { createLiveDefinitions } from "./live-definitions.ts";
 import { createMetrics } from "./metrics.ts";
-import { createModels } from "./models.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { startOpsServer } from "./platform/ops-server.ts";
@@ -25,7 +26,6 @@ import { createRpcHandler } from "./rpc/routes.ts";
 import { type ServiceBeside, servedBeside } from "./rpc/services-by-prefix.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores, type Stores } from "./stores.ts";
-import { createTools } from "./tool-box.ts";
 import { createTurnObserver } from "./turn-observer.ts";
 import { startLostCalls } from "./turns/lost-calls.ts";
 import { startTurnRecovery } from "./turns/turn-recovery.ts";
@@ -39,6 +39,8 @@ export interface App {
   readonly opsUrl: string;
   /** Resolves when the service is ready to serve, or has been told why it is not yet. */
   readonly checkedOnce: Promise<void>;
+  /** Reads the configuration file again now; by itself it is looked at every few seconds. */
+  reload(): void;
   /** Takes no new turns, lets the running ones end, and puts everything away. */
   close(): Promise<void>;
 }
@@ -66,8 +68,7 @@ export async function startApp({
   const lifecycle = createLifecycle();
   try {
     const { version, track } = config;
-    const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
-    metrics.expectGuardrails(config.teams.values());
+    const metrics = createMetrics({ version, track });
     const { store, rateLimiter, accounts, apiKeys } = stores;
     lifecycle.onClose("store", () => store.close());
     await refuseUnfit(store);
@@ -75,15 +76,15 @@ export async function startApp({
 
     const transport = createUndiciTransport();
     lifecycle.onClose("model connections", () => transport.close());
-    const models = createModels({ config, transport, metrics, logger });
-    lifecycle.onClose("breakers", () => models.close());
-    const { box: tools, ...toolServers } = createTools({ config, metrics, logger });
-    lifecycle.onClose("tool servers", () => toolServers.close(), { deadlineMs: TOOL_SERVERS_END_MS });
+    const definitions = createLiveDefinitions({ config, transport, metrics, logger });
+    lifecycle.onClose("models and tool servers", () => definitions.close(), { deadlineMs: TOOL_SERVERS_END_MS });
+    const reload = startConfigReload({ config, definitions, metrics, logger });
+    lifecycle.onClose("configuration file", () => reload.stop());
 
     const readiness = startReadiness({
       checks: [
         { name: "store", required: "always", check: () => store.ping().catch(sayWhy) },
-        { name: "model", required: "once", check: (signal) => models.probe(signal).catch(noModel) },
+        { name: "model", required: "once", check: (signal) => definitions.probe(signal).catch(noModel) },
       ],
     });
     lifecycle.onClose("readiness", () => readiness.stop());
@@ -99,9 +100,9 @@ export async function startApp({
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const observer = createTurnObserver({ logger, metrics });
-    const { teams, leaseMs } = config;
+    const { leaseMs } = config;
     const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
-    const runner = new TurnRunner({ store, accounts, prices, model: models.model, tools, teams, leaseMs, observer });
+    const runner = new TurnRunner({ store, accounts, prices, definitions, leaseMs, observer });
     const lostCalls = startLostCalls({ accounts, store, onError: logRecovery(logger) });
     lifecycle.onClose("lost calls", () => lostCalls.stop());
     const recovery = startTurnRecovery({ store, runner, onError: logRecovery(logger) });
@@ -117,8 +118,7 @@ export async function startApp({
         store,
         runner,
         rateLimiter,
-        teams: { byName: teams, defaultTeam: config.defaultTeam },
-        tools,
+        definitions,
         release: { version, track },
         maxTokens: config.maxTokens,
         draining: () => readiness.current().draining,
@@ -129,14 +129,12 @@ export async function startApp({
         accounts,
         prices,
         rateLimiter,
-        teams: { byName: teams, defaultTeam: config.defaultTeam },
-        tools,
+        definitions,
         release: { version },
         maxTokens: config.maxTokens,
       },
     });
     const sessions = createSessionHandlers({ store, version });
-    const model = config.teams.get(config.defaultTeam)?.agents[0].model ?? "";
     const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
       interceptors: createInterceptors({
@@ -153,14 +151,17 @@ export async function startApp({
       fallback: servePages(
         createConsoleFiles({
           directory: consoleFolder,
-          config: {
-            version,
-            track,
-            simulatedModel,
-            model,
-            teams: [...config.teams.keys()],
-            agents: Object.fromEntries([...config.teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
-            embeddedStore: config.redisUrl === undefined,
+          config: () => {
+            const { teams, defaultTeam } = definitions.current;
+            return {
+              version,
+              track,
+              simulatedModel,
+              model: teams.get(defaultTeam)?.agents[0].model ?? "",
+              teams: [...teams.keys()],
+              agents: Object.fromEntries([...teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
+              embeddedStore: config.redisUrl === undefined,
+            };
           },
         }),
       ),
@@ -206,6 +207,7 @@ export async function startApp({
       url: server.url,
       opsUrl: server.url.replace(/^https/, "http").replace(/:\d+$/, `:${ops.port}`),
       checkedOnce: readiness.checkedOnce,
+      reload: () => reload.reload(),
       close: () => lifecycle.close(),
     };
   } catch (error) {

@@ -136,6 +136,13 @@ export const METRICS = {
     labels: ["agent_team", "guardrail", "stage"],
     help: "Turns that a check of their team has ended, by the check and by whose words failed it",
   },
+  configReloads: {
+    name: "parley_config_reloads_total",
+    type: "counter",
+    unit: "times",
+    labels: ["result"],
+    help: "Times that the changed configuration file was read again, by what came of it",
+  },
   storeUp: {
     name: "parley_store_up",
     type: "gauge",
@@ -167,6 +174,10 @@ export interface Metrics {
     readonly outcome: ToolOutcome;
     readonly seconds: number;
   }): void;
+  /** The configuration file has changed and was read again; `refused`: the old one stays. */
+  configReloaded(result: "used" | "refused"): void;
+  /** Models that are configured from now on. */
+  expectModels(models: Iterable<string>): void;
   /** Checks that are configured from now on. */
   expectGuardrails(teams: Iterable<TeamDefinition>): void;
   guardrailTripped(check: {
@@ -255,6 +266,7 @@ export function createMetrics({
   const toolCallDuration = histogram(METRICS.toolCallDuration, CALL_BUCKETS_SECONDS);
   const toolBreakerState = gauge(METRICS.toolBreakerState);
   const guardrailsTripped = counter(METRICS.guardrailsTripped);
+  const configReloads = counter(METRICS.configReloads);
   const storeUp = gauge(METRICS.storeUp);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
@@ -270,14 +282,22 @@ export function createMetrics({
     requestsOf(rpc)("ok").inc(0);
     requestDuration.zero({ rpc });
   }
-  for (const model of models) {
-    tokensOf(model).prompt.inc(0);
-    tokensOf(model).completion.inc(0);
-    modelCallDuration.zero({ model });
-    callsOverHold.labels(model).inc(0);
-  }
   for (const finishReason of FINISH_REASONS) turnsOf(finishReason).inc(0);
   for (const errorType of EXPECTED_ERRORS) agentErrors.labels(errorType).inc(0);
+  for (const result of ["used", "refused"]) configReloads.labels(result).inc(0);
+  const expected = new Set<string>();
+  const expectModels = (names: Iterable<string>): void => {
+    for (const model of names) {
+      // Zeroing a histogram forgets what it has counted.
+      if (expected.has(model)) continue;
+      expected.add(model);
+      tokensOf(model).prompt.inc(0);
+      tokensOf(model).completion.inc(0);
+      modelCallDuration.zero({ model });
+      callsOverHold.labels(model).inc(0);
+    }
+  };
+  expectModels(models);
 
   return {
     requestEnded({ rpc, code, seconds }) {
@@ -306,6 +326,8 @@ export function createMetrics({
       toolCallDuration.labels(server, tool).observe(seconds);
     },
     toolBreakerChanged: ({ server, state }) => toolBreakerState.labels(server).set(BREAKER_STATE_VALUES[state]),
+    configReloaded: (result) => configReloads.labels(result).inc(),
+    expectModels,
     expectGuardrails(teams) {
       for (const { name, guardrails } of teams) {
         for (const check of guardrails?.input ?? []) guardrailsTripped.labels(name, check.name, "INPUT").inc(0);

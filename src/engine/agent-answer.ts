@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { GuardrailStage } from "../../gen/parley/chat/v1/turn_event_pb.js";
+import { AgentStopReason, GuardrailStage } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type ModelCallFinished, ModelCallFinishedSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import { Failure, type FailureReason } from "../failure.ts";
@@ -18,15 +18,37 @@ import type { OpenModelCall, TurnEnd, TurnPorts } from "./turn.ts";
 /** Tokens that stay free for the answer when a history is cut (DESIGN §4). */
 export const ANSWER_RESERVE_TOKENS = 500;
 
-/** Model calls that a turn may still make. */
+/** What a team has used of its bounds. */
 export interface Rounds {
+  /** Model calls that the turn may still make. */
   left: number;
+  /** Tokens of each agent's calls so far. */
+  readonly used: Map<string, number>;
+}
+
+export function startRounds({ maxRounds }: Pick<TeamDefinition, "maxRounds">): Rounds {
+  return { left: maxRounds, used: new Map() };
+}
+
+/** What is left of an agent's own tokens. */
+export function agentTokensLeft(
+  { name, maxTokens = Number.POSITIVE_INFINITY }: AgentDefinition,
+  { used }: Rounds,
+): number {
+  return maxTokens - (used.get(name) ?? 0);
+}
+
+/** Says that an agent does not speak any more, for its own bound on tokens. */
+export function stopAgent({ name: agent }: AgentDefinition, { emit }: Pick<TurnPorts, "emit">): void {
+  emit({ case: "agentStopped", value: { agent, reason: AgentStopReason.TOKEN_CAP } });
 }
 
 /** What an agent said, and why the turn ends with it, if it does. */
 export interface AgentAnswer {
   readonly content: string;
   readonly end: TurnEnd | undefined;
+  /** Whether it does not speak any more, for its own bound on tokens. */
+  readonly isStopped: boolean;
   /** The agent that it hands the conversation to, if it does. */
   readonly handoff?: string;
   /** Tools that it has called. */
@@ -54,13 +76,17 @@ export async function answer(
     rounds.left--;
     const isFirst = rounds.left === team.maxRounds - 1;
     const leastOutputTokens = first ? 1 : ANSWER_RESERVE_TOKENS;
-    const call = { agent, team, messages, tokens, tools, leastOutputTokens, isFirst };
+    const ownTokensLeft = agentTokensLeft(agent, rounds);
+    const call = { agent, team, messages, tokens, tools, leastOutputTokens, ownTokensLeft, isFirst };
     const reply = await ports.modelStep({ agent: agent.name, name: agent.model }, (open) => speak(call, ports, open));
+    rounds.used.set(agent.name, (rounds.used.get(agent.name) ?? 0) + Number(reply.callTokens));
     const end = endOf(reply);
+    const isStopped = reply.ended === AGENT_CAP;
+    if (isStopped) stopAgent(agent, ports);
     usedTokens = Number(reply.usedTokens);
     timeMs = Number(reply.timeMs);
-    const said = { content: reply.content, end, calls, usedTokens, timeMs };
-    if (end !== undefined || reply.toolCalls.length === 0) return said;
+    const said = { content: reply.content, end, isStopped, calls, usedTokens, timeMs };
+    if (end !== undefined || isStopped || reply.toolCalls.length === 0) return said;
     const added: ModelMessage[] = [{ role: "assistant", content: reply.content, toolCalls: reply.toolCalls }];
     let handoff: string | undefined;
     const requested: RequestedCall[] = [];
@@ -92,7 +118,7 @@ export async function answer(
     messages = [...messages, ...added];
     tokens += tokenizer.countMessages(added);
   }
-  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS }, calls, usedTokens, timeMs };
+  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS }, isStopped: false, calls, usedTokens, timeMs };
 }
 
 /** What the person has answered to an agent's question, or the turn's end with it. */
@@ -135,15 +161,20 @@ interface Speaking {
   readonly tools: readonly ToolSpec[];
   /** An answer that may not even be this long is not asked for. */
   readonly leastOutputTokens: number;
+  /** What is left of the agent's own tokens. */
+  readonly ownTokensLeft: number;
   /** It is the turn's first. */
   readonly isFirst: boolean;
 }
+
+/** How a reply has ended that the agent's own bound on tokens has cut, or left no room for. */
+const AGENT_CAP = "agent_cap";
 
 const BUDGET_REFUSALS: ReadonlySet<FailureReason> = new Set(["BUDGET_EXHAUSTED", "CALL_EXCEEDS_BUDGET"]);
 
 /** One model call, with its text as it comes, its message and its usage in the log. */
 async function speak(
-  { agent, team, messages, tokens, tools, leastOutputTokens, isFirst }: Speaking,
+  { agent, team, messages, tokens, tools, leastOutputTokens, ownTokensLeft, isFirst }: Speaking,
   ports: TurnPorts,
   { cutText, isOver }: OpenModelCall,
 ): Promise<ModelCallFinished> {
@@ -152,10 +183,12 @@ async function speak(
     ports.emit({ case: "messageCompleted", value: { agent: agent.name, ...over } });
     return finished({ ...over, ended: "stopped" });
   }
-  const maxOutputTokens = Math.min(ports.tokensLeft(), agent.contextWindowTokens) - tokens;
-  if (maxOutputTokens < leastOutputTokens) return finished({ ended: "token_budget" });
+  const room = Math.min(ports.tokensLeft(), agent.contextWindowTokens);
+  if (room - tokens < leastOutputTokens) return finished({ ended: "token_budget" });
+  const maxOutputTokens = Math.min(room, ownTokensLeft) - tokens;
+  if (maxOutputTokens < leastOutputTokens) return finished({ ended: AGENT_CAP });
 
-  return await callModel(
+  const reply = await callModel(
     {
       agent: agent.name,
       model: agent.model,
@@ -163,12 +196,15 @@ async function speak(
       tools,
       temperature: agent.temperature,
       maxOutputTokens,
+      maxTotalTokens: Math.min(ports.tokensLeft(), ownTokensLeft),
       timeoutMs: team.callTimeoutMs,
       isFirst,
     },
     ports,
     startMessage(agent.name, team, ports),
   );
+  if (reply.ended === "length" && ownTokensLeft < room) reply.ended = AGENT_CAP;
+  return reply;
 }
 
 /**
@@ -176,11 +212,7 @@ async function speak(
  * alone. A first call that no budget admits throws its refusal, a later one ends with `budget`. Throws what the model throws.
  */
 export async function callModel(
-  {
-    agent,
-    isFirst,
-    ...request
-  }: Omit<ModelRequest, "maxTotalTokens"> & { /** Whom it is made for. */ agent: string; isFirst: boolean },
+  { agent, isFirst, ...request }: ModelRequest & { /** Whom it is made for. */ agent: string; isFirst: boolean },
   ports: TurnPorts,
   message?: ReturnType<typeof startMessage>,
 ): Promise<ModelCallFinished> {
@@ -201,10 +233,7 @@ export async function callModel(
   let reply: ModelReply | undefined;
   let failure: unknown;
   try {
-    reply = await ports.model.call(
-      { ...request, maxTotalTokens: ports.tokensLeft() },
-      { ...ports.attempts, signal, onText, onAttempt },
-    );
+    reply = await ports.model.call(request, { ...ports.attempts, signal, onText, onAttempt });
   } catch (error) {
     failure = error;
   }

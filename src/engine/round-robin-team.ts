@@ -6,5 +6,13 @@ import type { TurnEnd, TurnInput, TurnPorts } from "./turn.ts";
 export function runRoundRobinTeam(turn: TurnInput, ports: TurnPorts): Promise<TurnEnd> {
   const { agents } = turn.team;
   let turns = 0;
-  return runGroupTeam(turn, ports, { next: async () => agents[turns++ % agents.length] as AgentDefinition });
+  return runGroupTeam(turn, ports, {
+    async next({ stopped }) {
+      for (;;) {
+        const agent = agents[turns++ % agents.length] as AgentDefinition;
+        // Not all of them are: then nobody is asked for the next.
+        if (!stopped.has(agent)) return agent;
+      }
+    },
+  });
 }

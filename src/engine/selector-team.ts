@@ -20,8 +20,8 @@ export function runSelectorTeam(turn: TurnInput, ports: TurnPorts): Promise<Turn
   if (selector === undefined)
     throw new Failure("INTERNAL", {}, { cause: new Error("a selector team has no selector") });
   return runGroupTeam(turn, ports, {
-    async next({ said, last, rounds }) {
-      const chosen = await select({ turn, selector, said, last: last?.agent, rounds }, ports);
+    async next({ said, last, rounds, stopped }) {
+      const chosen = await select({ turn, selector, said, last: last?.agent, rounds, stopped }, ports);
       if (!("finishReason" in chosen)) ports.emit({ case: "speakerSelected", value: { agent: chosen.name } });
       return chosen;
     },
@@ -35,16 +35,23 @@ interface Selecting {
   /** Who spoke last in this turn. */
   readonly last: AgentDefinition | undefined;
   readonly rounds: Rounds;
+  /** Who may not speak any more. */
+  readonly stopped: ReadonlySet<AgentDefinition>;
 }
 
 /**
  * Asks the manager until it names one agent that may speak, at most `maxAttempts` times; then the last speaker goes on, where
  * that is allowed, or else the first of those who may speak does. One agent that alone may speak is not asked for.
  */
-async function select({ turn, selector, said, last, rounds }: Selecting, ports: TurnPorts): Promise<NextSpeaker> {
+async function select(
+  { turn, selector, said, last, rounds, stopped }: Selecting,
+  ports: TurnPorts,
+): Promise<NextSpeaker> {
   const { team } = turn;
-  const candidates = team.agents.filter((agent) => selector.allowRepeatSpeaker || agent !== last);
-  const fallback = (selector.allowRepeatSpeaker ? last : undefined) ?? candidates[0] ?? team.agents[0];
+  const speaking = team.agents.filter((agent) => !stopped.has(agent));
+  const candidates = speaking.filter((agent) => selector.allowRepeatSpeaker || agent !== last);
+  const goingOn = selector.allowRepeatSpeaker && last !== undefined && speaking.includes(last) ? last : undefined;
+  const fallback = goingOn ?? candidates[0] ?? speaking[0] ?? team.agents[0];
   if (candidates.length <= 1) return fallback;
   let messages = promptFor({ turn, selector, said, candidates }, ports);
   for (let attempt = 0; attempt < selector.maxAttempts; attempt++) {
@@ -56,7 +63,8 @@ async function select({ turn, selector, said, last, rounds }: Selecting, ports: 
       return { finishReason: FinishReason.TOKEN_BUDGET };
     }
     rounds.left--;
-    const request = { messages, tools: [], temperature: 0, maxOutputTokens: ANSWER_RESERVE_TOKENS };
+    const bounds = { maxOutputTokens: ANSWER_RESERVE_TOKENS, maxTotalTokens: ports.tokensLeft() };
+    const request = { messages, tools: [], temperature: 0, ...bounds };
     const caller = { agent: SELECTOR, model: selector.model, timeoutMs: team.callTimeoutMs, isFirst };
     const reply = await ports.modelStep({ agent: SELECTOR, name: selector.model }, () =>
       callModel({ ...caller, ...request }, ports),

@@ -16,11 +16,14 @@ export function runSwarmTeam(turn: TurnInput, ports: TurnPorts): Promise<TurnEnd
   // Whoever has handed over to the person goes on with the answer.
   let asker: AgentDefinition | undefined;
   return runGroupTeam(turn, ports, {
-    async next({ last }) {
+    async next({ last, stopped }) {
       if (last === undefined) return called(spokeLast) ?? agents[0];
       if (last.agent.isPerson) return asker ?? agents[0];
       asker = last.agent;
-      return called(last.handoff) ?? { finishReason: FinishReason.STOP };
+      const to = called(last.handoff);
+      // Nobody else has the word.
+      if (to === undefined ? last.isStopped : stopped.has(to)) return { finishReason: FinishReason.TOKEN_BUDGET };
+      return to ?? { finishReason: FinishReason.STOP };
     },
   });
 }

@@ -11,6 +11,8 @@ export interface AgentDefinition {
   readonly temperature: number;
   /** Context window of the model in tokens. */
   readonly contextWindowTokens: number;
+  /** Bound on prompt and completion tokens of all its calls in a turn; it ends the agent, not the turn. Absent: the turn's alone. */
+  readonly maxTokens?: number;
   /** Names of the tools that it may call. */
   readonly tools: readonly string[];
   /** Those of them whose calls a person has to approve, each before it is made. Absent: none. */

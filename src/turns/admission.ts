@@ -6,9 +6,9 @@ import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js"
 import type { RateLimiter } from "../accounts/rate-limit.ts";
 import { firstPrompt } from "../engine/single-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
-import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
+import type { CurrentDefinitions, Definitions } from "./definitions.ts";
 import { claimTurn, isFinal, type KeyedTurn, requestHashOf } from "./idempotency.ts";
 import { approvalText, continuationFor, pendingOf } from "./pending-input.ts";
 import {
@@ -68,8 +68,7 @@ export interface AdmissionPorts {
     Pick<SessionStore, "readWindow">;
   readonly runner: TurnRunner;
   readonly rateLimiter: RateLimiter;
-  readonly teams: { readonly byName: ReadonlyMap<string, TeamDefinition>; readonly defaultTeam: string };
-  readonly tools: ToolBox;
+  readonly definitions: CurrentDefinitions;
   readonly release: { readonly version: string; readonly track: string };
   /** Default and upper bound of a turn's tokens. */
   readonly maxTokens: number;
@@ -131,26 +130,34 @@ async function claimOf(request: TurnRequest, { turnId }: TurnRef) {
   return { tenant, userId, key, turnId, requestHash: await requestHashOf(fields) };
 }
 
-async function* admitNew(
+interface Admitting {
+  readonly ref: TurnRef;
+  /** The rate limit has counted the turn. */
+  readonly isPaid: boolean;
+  readonly onPaid?: () => Promise<void>;
+  readonly ports: AdmissionPorts;
+  readonly signal: AbortSignal;
+}
+
+async function* admitNew(request: TurnRequest, admitting: Admitting): AsyncGenerator<number, AdmittedTurn> {
+  const definitions = admitting.ports.definitions.current;
+  // However long it waits for its session: what it was admitted with is there when it begins.
+  const letGo = definitions.hold();
+  try {
+    return yield* admitWith(definitions, request, admitting);
+  } finally {
+    letGo();
+  }
+}
+
+async function* admitWith(
+  definitions: Definitions,
   request: TurnRequest,
-  {
-    ref,
-    isPaid,
-    onPaid,
-    ports,
-    signal,
-  }: {
-    ref: TurnRef;
-    /** The rate limit has counted the turn. */
-    isPaid: boolean;
-    onPaid?: () => Promise<void>;
-    ports: AdmissionPorts;
-    signal: AbortSignal;
-  },
+  { ref, isPaid, onPaid, ports, signal }: Admitting,
 ): AsyncGenerator<number, AdmittedTurn> {
   if (ports.draining()) throw goingAway();
-  const team =
-    (await askingTeam(request, ports)) ?? ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
+  const { teams, defaultTeam } = definitions;
+  const team = (await askingTeam(request, ports)) ?? teams.get(request.agentTeam || defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
   if (!isPaid) {
     await ports.rateLimiter.consume(request.tenant, request.userId);
@@ -159,14 +166,14 @@ async function* admitNew(
   const maxTokens = request.maxTokens || ports.maxTokens;
   // The refusal that needs no session comes before one is made or locked.
   const alone = { team, history: [], message: request.message, maxTokens };
-  if (firstPrompt(alone, ports) === undefined) throw new Failure("TURN_TOKEN_BUDGET");
+  if (firstPrompt(alone, definitions) === undefined) throw new Failure("TURN_TOKEN_BUDGET");
 
   const turn = newTurn(request, { ref, ports, team, maxTokens });
   const begun = yield* waitForLease(turn, { ports, signal });
   if (begun === undefined) return { ref, begun: undefined };
   const { lease, window } = begun;
   const { continued, notPending } = await continuationFor(lease, { record: turn.record, window, store: ports.store });
-  const running = ports.runner.start({
+  const begunTurn = {
     lease,
     record: turn.record,
     window,
@@ -176,7 +183,8 @@ async function* admitNew(
     usedBefore: NO_USAGE,
     unsettled: [],
     ...(notPending === undefined ? {} : { end: notPending }),
-  });
+  };
+  const running = ports.runner.start(begunTurn, definitions);
   return { ref, begun: { running, firstEntry: turn.firstEntry } };
 }
 

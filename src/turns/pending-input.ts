@@ -44,7 +44,8 @@ export async function pendingOf(
 
 /**
  * How a turn goes on with what its session waits for; undefined: it begins anew. A message without approvals answers all
- * that the same team has asked. APPROVAL_NOT_PENDING: it approves what nobody asks for.
+ * that the same team has asked and nobody has answered; where nothing is left of that, it begins anew.
+ * APPROVAL_NOT_PENDING: it approves what nobody asks for.
  */
 function continuationOf(
   pending: PendingInput | undefined,
@@ -55,9 +56,15 @@ function continuationOf(
   if (isApproval && !approvals.every(({ toolCallId }) => asked.has(toolCallId)))
     throw new Failure("APPROVAL_NOT_PENDING");
   if (pending === undefined || (!isApproval && agentTeam !== pending.agentTeam)) return undefined;
+  // A turn that failed has made calls by these: they stand, whatever is answered now.
+  const used = new Set(pending.answers.map(({ questionId }) => questionId));
+  const open = pending.questions.filter((questionId) => !used.has(questionId));
+  if (!isApproval && open.length === 0) return undefined;
   const answered = isApproval
-    ? approvals.map(({ toolCallId, approved, comment }) => ({ questionId: toolCallId, approved, text: comment }))
-    : pending.questions.map((questionId) => ({ questionId, approved: false, text: message }));
+    ? approvals
+        .filter(({ toolCallId }) => !used.has(toolCallId))
+        .map(({ toolCallId, approved, comment }) => ({ questionId: toolCallId, approved, text: comment }))
+    : open.map((questionId) => ({ questionId, approved: false, text: message }));
   const answers = [...pending.answers, ...answered.map((answer) => create(PersonAnswerSchema, answer))];
   return {
     pending,
@@ -104,6 +111,7 @@ export function addPending(
     turnId,
     continued,
     results,
+    answers,
     questions,
   }: {
     record: Pick<TurnRecord, "message" | "agentTeam">;
@@ -112,6 +120,8 @@ export function addPending(
     continued: Continuation | undefined;
     /** What came of the turn's own calls, in order. */
     results: readonly TurnStep[];
+    /** What a person has answered so far, and the team is held to. */
+    answers: readonly PersonAnswer[];
     /** Ids of the questions that are open. */
     questions: readonly string[];
   },
@@ -126,7 +136,7 @@ export function addPending(
     agentTeamJson: before?.agentTeamJson ?? JSON.stringify(team),
     turnIds: [...(before?.turnIds ?? []), turnId],
     results: [...(before?.results ?? []), ...results],
-    answers: [...(continued?.answers.values() ?? [])],
+    answers: [...answers],
     questions: [...questions],
   });
   message.pendingInputSequence = sequenceOf(entry);

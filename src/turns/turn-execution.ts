@@ -9,13 +9,13 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
 import { Failure, type FailureReason } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
+import type { Definitions } from "./definitions.ts";
 import { addPending, type Continuation, historyBefore } from "./pending-input.ts";
-import type { Lease, StopReason, UsageTotals } from "./ports.ts";
-import { createTurnAccount, type TurnAccount } from "./turn-account.ts";
+import type { Lease, StopReason, TurnStore, UsageTotals } from "./ports.ts";
+import { type AccountPorts, createTurnAccount, type TurnAccount } from "./turn-account.ts";
 import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
 import { createTurnLogWriter } from "./turn-log-writer.ts";
-import type { CallTokens } from "./turn-observer.ts";
-import type { TurnRunnerPorts } from "./turn-runner.ts";
+import type { CallTokens, TurnObserver } from "./turn-observer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
 import { createTurnTally } from "./turn-tally.ts";
 
@@ -24,6 +24,15 @@ const STORE_RETRY_MS = 100;
 
 /** A lease that is refused for these is no longer ours. */
 const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSION_DELETED"]);
+
+/** Ends after which a turn's messages do not enter the history: who failed says it once more, who rolled back wants it gone. */
+const LEAVES_NO_MESSAGES: ReadonlySet<FinishReason> = new Set([FinishReason.ERROR, FinishReason.ROLLED_BACK]);
+
+export interface ExecutionPorts extends AccountPorts, Pick<Definitions, "model" | "tools"> {
+  readonly store: TurnStore;
+  readonly leaseMs: number;
+  readonly observer: TurnObserver;
+}
 
 /** A turn that this process has the lease of. */
 export interface BegunTurn {
@@ -48,7 +57,7 @@ export interface BegunTurn {
  */
 export async function executeTurn(
   turn: BegunTurn,
-  { ports, stop, lost }: { ports: TurnRunnerPorts; stop: AbortController; lost: AbortController },
+  { ports, stop, lost }: { ports: ExecutionPorts; stop: AbortController; lost: AbortController },
 ): Promise<void> {
   const { store, leaseMs, observer } = ports;
   const { lease } = turn;
@@ -145,11 +154,20 @@ export async function executeTurn(
     const entries = await writer.finish();
     lost.signal.throwIfAborted();
     setFailure(entries.at(-1), end.failure);
-    const commit = tally.commit({ entries, finishReason: end.finishReason, leavesNothing: end.leavesNothing ?? false });
-    if (end.questions !== undefined) {
-      const { record, continued } = turn;
-      const { results } = journal;
-      addPending(commit, { record, team: turn.team, turnId, continued, results, questions: end.questions });
+    const { record, team, continued } = turn;
+    const { results } = journal;
+    // What it has done is not to be done again: the question is asked on, behind the calls that were made.
+    const openAfterError =
+      end.finishReason === FinishReason.ERROR && results.length > 0 ? continued?.pending.questions : undefined;
+    const questions = end.questions ?? openAfterError;
+    const commit = tally.commit({
+      entries,
+      finishReason: end.finishReason,
+      leavesNothing: end.leavesNothing ?? (LEAVES_NO_MESSAGES.has(end.finishReason) && openAfterError === undefined),
+    });
+    if (questions !== undefined) {
+      const answers = openAfterError === undefined ? [...(continued?.answers.values() ?? [])] : journal.usedAnswers;
+      addPending(commit, { record, team, turnId, continued, results, answers, questions });
     }
     await durably(() => store.commitTurn(lease, commit));
     recorded(entries);
@@ -182,7 +200,7 @@ async function workOn(
     journal,
     attempts,
     signal,
-  }: { ports: TurnRunnerPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
+  }: { ports: ExecutionPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
 ): Promise<WorkEnd> {
   const { record, team, window, continued } = turn;
   const message = continued?.pending.message ?? record.message;

@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import type { PersonAnswer } from "../../gen/parley/storage/v1/pending_input_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import {
   type CallPrepared,
@@ -72,6 +73,8 @@ export function createTurnJournal({
   close(): void;
   /** What came of the turn's own calls so far, former owners' included. */
   readonly results: readonly TurnStep[];
+  /** What a person has answered and results depend on. */
+  readonly usedAnswers: readonly PersonAnswer[];
 } {
   const lines = linesByCall(past.steps);
   const lastFinished = Math.max(0, ...past.steps.filter(isResult).map(({ call }) => call));
@@ -87,7 +90,12 @@ export function createTurnJournal({
   /** Results of the turns that this one goes on with, which are still to be handed back; their events are in their logs. */
   const former = [...(continued?.pending.results ?? [])];
   let continues = continued !== undefined;
+  /** The newest events that former turns may have: who spoke, and which tool was being called. */
+  let agentStarted: TurnEvent | undefined;
+  let toolCallStarted: TurnEvent | undefined;
   const results: TurnStep[] = [];
+  const askedFor = new Map<string, PersonAnswer>();
+  const usedAnswers = new Map(continued?.pending.answers.map((answer) => [answer.questionId, answer]));
   const formerResult = <Case extends "model" | "tool">(kind: Case) => {
     const done = former.shift();
     if (done?.step.case !== kind) throw strayed();
@@ -95,11 +103,22 @@ export function createTurnJournal({
   };
   const keep = (call: number, step: TurnStep["step"]): void => {
     results.push(create(TurnStepSchema, { call, step }));
+    // A result that is kept is one of a team that had these answers.
+    for (const [id, answer] of askedFor) usedAnswers.set(id, answer);
+  };
+  /** Where the turn leaves the way of the turns before it: a turn that failed may have gone past all that was asked. */
+  const goOn = ({ agent }: { agent: string | undefined }): void => {
+    continues = false;
+    if (agentStarted?.case === "agentStarted" && agentStarted.value.agent === agent) emit(agentStarted);
   };
 
   const emit = (event: TurnEvent): void => {
     // What the user says is checked before the team goes its former way; what agents say of that was checked as it was said.
-    if (continues && event.case !== "guardrailTripped") return;
+    if (continues && event.case !== "guardrailTripped") {
+      if (event.case === "agentStarted") agentStarted = event;
+      if (event.case === "toolCallStarted") toolCallStarted = event;
+      return;
+    }
     if (!live && position < past.lastSequence && calls >= lastFinished) {
       position++;
       return;
@@ -152,7 +171,8 @@ export function createTurnJournal({
     emit,
 
     async modelStep(step, run) {
-      if (continues) return formerResult("model");
+      if (continues && former.length > 0) return formerResult("model");
+      if (continues) goOn(step);
       const call = ++calls;
       const before = replayed("model", call);
       if (before !== undefined) {
@@ -165,6 +185,7 @@ export function createTurnJournal({
         return before;
       }
       const wasLive = live;
+      const usedBefore = tally.boundTokens;
       const cutText = goLive();
       // What was said of a turn that is not to go on stays.
       const throwIfOver = async (): Promise<void> => {
@@ -187,13 +208,18 @@ export function createTurnJournal({
       account.beginCall(callId(call, attempt), step.agent);
       const result = await run({ id: callId(call, attempt), cutText: "", isOver: false });
       result.usedTokens = BigInt(tally.boundTokens);
+      result.callTokens = BigInt(tally.boundTokens - usedBefore);
       writer.record(call, { case: "model", value: result });
       keep(call, { case: "model", value: result });
       return result;
     },
 
     async toolStep(step, { run, unknown }) {
-      if (continues) return formerResult("tool");
+      if (continues && former.length > 0) return formerResult("tool");
+      if (continues) {
+        goOn(step);
+        if (toolCallStarted !== undefined) emit(toolCallStarted);
+      }
       const call = ++calls;
       const before = replayed("tool", call);
       if (before !== undefined) return before;
@@ -228,14 +254,17 @@ export function createTurnJournal({
       // Where the former turn stopped: from here on the team does what none of its turns has done.
       if (continues && (answer === undefined || continued?.fresh.has(id))) {
         if (former.length > 0) throw strayed();
-        continues = false;
-        if (agent !== undefined) emit({ case: "agentStarted", value: { agent } });
+        goOn({ agent });
       }
+      if (answer !== undefined) askedFor.set(id, answer);
       return answer;
     },
 
     close: () => makeVoid(goLive()),
     results,
+    get usedAnswers() {
+      return [...usedAnswers.values()];
+    },
     newMessageId: () => `${turnId}.${++messages}`,
     newToolCallId: (modelsId) => `${modelsId || "call"}-${++toolCalls}`,
     tokensLeft: () => maxTokens - (live || calls >= lastFinished ? tally.boundTokens : usedTokens),

@@ -5,6 +5,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { expect, onTestFinished, test } from "vitest";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import { startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { STDIO_SERVER } from "../support/mcp-server.ts";
 import { startTestApp } from "../support/parley-app.ts";
 import { type Caller, callerOf, casesOf, expectWhole, type Reading, USER } from "./clients.ts";
@@ -256,6 +257,87 @@ test("the same request is the same turn: an approval that is sent twice makes on
   const [first, second] = [await send(), await send()];
   expect(second.events).toEqual(first.events);
   expect(await made()).toEqual(["echo purple"]);
+});
+
+test("a turn that fails after its call leaves the question open, and its call is not made again", async () => {
+  const { yaml, made } = await withApprovals();
+  const later = await startSimulatedModel({ chunkDelayMs: 0 });
+  const port = Number(new URL(later.baseUrl).port);
+  await later.close();
+  const file = JSON.parse(yaml) as { agents: object; teams: object };
+  const failing = JSON.stringify({
+    ...file,
+    agents: { ...file.agents, last: { model: "gpt-4o-mini" } },
+    teams: { ...file.teams, fails: { kind: "round_robin", agents: ["two", "last"], max_consecutive_auto_reply: 1 } },
+    models: { "gpt-4o-mini": { endpoints: [{ base_url: later.baseUrl }] } },
+  });
+  const app = await startTestApp({ yaml: failing });
+  onTestFinished(() => app.close());
+  const caller = callerOf(app);
+  const asking = await said(caller, "", CALL, "fails");
+  const sessionId = sessionOf(asking);
+  const [one = "", other = ""] = askedBy(asking);
+  const approvals = [
+    { toolCallId: one, approved: true },
+    { toolCallId: other, approved: false, comment: "Not this." },
+  ];
+  const failed = caller.stream(sessionId, "", "", { approvals });
+  expect(await failed.end).toMatchObject({ code: Code.Aborted });
+  expect(finishOf(failed)).toBe(FinishReason.ERROR);
+  expect(completedIn(failed).map(([, outcome]) => outcome)).toEqual([ToolOutcome.OK, ToolOutcome.REFUSED]);
+  expect(await caller.history(sessionId)).toEqual([CALL, "Approved.\nNot approved. Not this.", failed.text()]);
+  const calls = app.simulated.callCount;
+
+  const back = await startSimulatedModel({ port, chunkDelayMs: 0 });
+  onTestFinished(() => back.close());
+  // What was answered stands: a call was made by it.
+  const turned = approvals.map(({ toolCallId }) => ({ toolCallId, approved: toolCallId === other }));
+  const going = await answered(caller, sessionId, turned);
+  expect(casesOf(going.events)).toEqual([
+    "turnStarted",
+    "agentStarted",
+    "textDelta",
+    "messageCompleted",
+    "usageRecorded",
+    "turnCompleted",
+  ]);
+  expect(going.events[1]?.event.value).toMatchObject({ agent: "last" });
+  expect([await made(), app.simulated.callCount]).toEqual([["echo purple"], calls]);
+  // It was told all that was said, once.
+  const told = back.calls.at(-1)?.messages.map(({ content }) => content) ?? [];
+  expect(told.filter((content) => content === CALL)).toHaveLength(1);
+  expect(told.join()).toContain("purple");
+  expect(told.join()).not.toContain("Approved.");
+});
+
+test.each([
+  ["a message begins anew where nothing is left to answer", true],
+  ["what was answered, and nothing was done by, is asked for again", false],
+])("after a turn that failed %s", async (_, approved) => {
+  const { yaml, made } = await withApprovals();
+  const later = await startSimulatedModel({ chunkDelayMs: 0 });
+  await later.close();
+  const file = JSON.parse(yaml) as { agents: object; teams: object };
+  const failing = JSON.stringify({
+    ...file,
+    agents: { ...file.agents, one: { model: "sim-tools", tools: ["a.echo"] }, last: { model: "gpt-4o-mini" } },
+    teams: { fails: { kind: "round_robin", agents: ["one", "last"] }, plain: { agent: "plain" } },
+    models: { "gpt-4o-mini": { endpoints: [{ base_url: later.baseUrl }] } },
+  });
+  const app = await startTestApp({ yaml: failing });
+  onTestFinished(() => app.close());
+  const caller = callerOf(app);
+  const asking = await said(caller, "", CALL, "fails");
+  const sessionId = sessionOf(asking);
+  const [id = ""] = askedBy(asking);
+  const approvals = [{ toolCallId: id, approved }];
+  await caller.stream(sessionId, "", "", { approvals }).end;
+  expect(await made()).toEqual(approved ? ["echo purple"] : []);
+  const message = caller.stream(sessionId, "hello", "fails");
+  await message.end;
+  const prompts = app.simulated.calls.at(-1)?.messages.map(({ content }) => content);
+  expect(prompts).toContain("hello");
+  expect(await made()).toEqual(approved ? ["echo purple"] : []);
 });
 
 test("the question outlives all processes, and a turn that goes on outlives its owner", async () => {

@@ -48,10 +48,10 @@ test("an approval is a button, there after a reload, reached by keyboard, and go
   await page.keyboard.press("Enter");
   await turns(page).nth(1).getByText("Done: 24.90 euros for order A-17 are paid back.").waitFor();
   expect(await turns(page).nth(1).locator(".question").textContent()).toBe("You: Approved.");
+  await eventually(() => hasFocus(messageField(page))).toBe(true);
   await tools(page).getByText("Called till.refund.").click();
   await tools(page).getByText("Paid back 24.90 euros for order A-17.").waitFor();
   expect(await approve(page).count()).toBe(0);
-  await eventually(() => hasFocus(messageField(page))).toBe(true);
 
   await say(page, "The same for A-18, please: 900 euros.");
   await page.getByRole("textbox", { name: "If you refuse, tell the agent why" }).fill("Nobody paid 900 euros.");

@@ -88,8 +88,10 @@ export async function run({
     answerTo: ({ id }) => answers[id] && create(PersonAnswerSchema, { questionId: id, ...answers[id] }),
     tokensLeft: () => turn.maxTokens - used(),
     async modelStep(_, make) {
+      const usedBefore = used();
       const result = await make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false });
       result.usedTokens = BigInt(used());
+      result.callTokens = BigInt(used() - usedBefore);
       return result;
     },
     toolStep: (_, call) => call.run({ id: `tool-${toolCallIds}` }),

@@ -177,6 +177,8 @@ export async function startHttpMcpServer({
 }
 
 if (import.meta.main) {
+  // With it the file gets a line when the process is told to end.
+  if (process.env.MCP_END !== undefined) process.stdin.on("end", () => note("end"));
   await createTools({
     die: () => process.exit(1),
     write: (said) => void process.stdout.write(said),

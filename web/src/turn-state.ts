@@ -176,6 +176,8 @@ export function afterEvent(turn: TurnState, { sequence, event }: TurnEvent): Tur
     }
     case "handoff":
       return plus({ kind: "note", text: `${event.value.fromAgent} hands over to ${event.value.toAgent}.` });
+    case "agentStopped":
+      return plus({ kind: "note", text: `${event.value.agent} has used up its tokens.` });
     case "speakerSelected":
       return plus({ kind: "note", text: `${event.value.agent} speaks next.` });
     case "approvalRequired": {

@@ -7,7 +7,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { ToolApproval } from "./tool_approval_pb.js";
 import type { TokenUsage } from "./token_usage_pb.js";
 import type { FinishReason, Turn } from "./turn_pb.js";
-import type { AgentStarted, ApprovalRequired, GuardrailTripped, Handoff, Heartbeat, InputRequired, MessageCompleted, SpeakerSelected, StepRestarted, TextDelta, ToolCallCompleted, ToolCallStarted, TurnCompleted, TurnQueued, TurnStarted, UsageRecorded } from "./turn_event_pb.js";
+import type { AgentStarted, AgentStopped, ApprovalRequired, GuardrailTripped, Handoff, Heartbeat, InputRequired, MessageCompleted, SpeakerSelected, StepRestarted, TextDelta, ToolCallCompleted, ToolCallStarted, TurnCompleted, TurnQueued, TurnStarted, UsageRecorded } from "./turn_event_pb.js";
 import type { Denial, Headroom } from "./headroom_pb.js";
 
 /**
@@ -414,6 +414,14 @@ export declare type StreamChatResponse = Message<"parley.chat.v1.StreamChatRespo
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * An agent may not go on; the others may.
+     *
+     * @generated from field: parley.chat.v1.AgentStopped agent_stopped = 18;
+     */
+    value: AgentStopped;
+    case: "agentStopped";
   } | { case: undefined; value?: undefined };
 };
 
@@ -597,6 +605,14 @@ export declare type ResumeTurnResponse = Message<"parley.chat.v1.ResumeTurnRespo
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * An agent may not go on; the others may.
+     *
+     * @generated from field: parley.chat.v1.AgentStopped agent_stopped = 18;
+     */
+    value: AgentStopped;
+    case: "agentStopped";
   } | { case: undefined; value?: undefined };
 };
 

@@ -175,7 +175,8 @@ export declare type ModelCallFinished = Message<"parley.storage.v1.ModelCallFini
   mentioned: boolean;
 
   /**
-   * How the reply ended: stop, length, content_filter or tool_calls; stopped: from outside; token_budget: no call was made.
+   * How the reply ended: stop, length, content_filter or tool_calls; stopped: from outside; token_budget: no call was
+   * made; agent_cap: by the agent's own bound on tokens, before a call or amid it.
    *
    * @generated from field: string ended = 4;
    */
@@ -201,6 +202,13 @@ export declare type ModelCallFinished = Message<"parley.storage.v1.ModelCallFini
    * @generated from field: int64 used_tokens = 7;
    */
   usedTokens: bigint;
+
+  /**
+   * Tokens that this call has used of the turn's, attempts that failed included; 0 in turns of releases before 0.6.
+   *
+   * @generated from field: int64 call_tokens = 8;
+   */
+  callTokens: bigint;
 };
 
 /**
