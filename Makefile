@@ -14,8 +14,9 @@ export SEEDS SEED MINUTES TEETH
 
 .PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image soak bench install tools chart-tools mesh-tools console check
 
+# EXAMPLE=approval: a team of examples/teams, and a scripted model.
 run: install console
-	@exec node standalone/main.ts
+	@exec node standalone/main.ts $(EXAMPLE)
 
 demo-costs: install console
 	@exec node standalone/demo-costs.ts

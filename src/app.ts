@@ -3,10 +3,11 @@ import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
 import { createPriceTable } from "./accounts/price-table.ts";
 import type { Config } from "./config.ts";
+import { startConfigReload } from "./config-reload.ts";
 import { Failure } from "./failure.ts";
 import { authenticatorOf } from "./identity/authenticators.ts";
+import { createLiveDefinitions } from "./live-definitions.ts";
 import { createMetrics } from "./metrics.ts";
-import { createModels } from "./models.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { startOpsServer } from "./platform/ops-server.ts";
@@ -38,6 +39,8 @@ export interface App {
   readonly opsUrl: string;
   /** Resolves when the service is ready to serve, or has been told why it is not yet. */
   readonly checkedOnce: Promise<void>;
+  /** Reads the configuration file again now; by itself it is looked at every few seconds. */
+  reload(): void;
   /** Takes no new turns, lets the running ones end, and puts everything away. */
   close(): Promise<void>;
 }
@@ -65,7 +68,7 @@ export async function startApp({
   const lifecycle = createLifecycle();
   try {
     const { version, track } = config;
-    const metrics = createMetrics({ version, track, models: [...config.models.keys()] });
+    const metrics = createMetrics({ version, track });
     const { store, rateLimiter, accounts, apiKeys } = stores;
     lifecycle.onClose("store", () => store.close());
     await refuseUnfit(store);
@@ -73,13 +76,15 @@ export async function startApp({
 
     const transport = createUndiciTransport();
     lifecycle.onClose("model connections", () => transport.close());
-    const models = createModels({ config, transport, metrics, logger });
-    lifecycle.onClose("breakers", () => models.close());
+    const definitions = createLiveDefinitions({ config, transport, metrics, logger });
+    lifecycle.onClose("models and tool servers", () => definitions.close(), { deadlineMs: TOOL_SERVERS_END_MS });
+    const reload = startConfigReload({ config, definitions, metrics, logger });
+    lifecycle.onClose("configuration file", () => reload.stop());
 
     const readiness = startReadiness({
       checks: [
         { name: "store", required: "always", check: () => store.ping().catch(sayWhy) },
-        { name: "model", required: "once", check: (signal) => models.probe(signal).catch(noModel) },
+        { name: "model", required: "once", check: (signal) => definitions.probe(signal).catch(noModel) },
       ],
     });
     lifecycle.onClose("readiness", () => readiness.stop());
@@ -95,9 +100,9 @@ export async function startApp({
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const observer = createTurnObserver({ logger, metrics });
-    const { tools, teams, leaseMs } = config;
+    const { leaseMs } = config;
     const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
-    const runner = new TurnRunner({ store, accounts, prices, model: models.model, tools, teams, leaseMs, observer });
+    const runner = new TurnRunner({ store, accounts, prices, definitions, leaseMs, observer });
     const lostCalls = startLostCalls({ accounts, store, onError: logRecovery(logger) });
     lifecycle.onClose("lost calls", () => lostCalls.stop());
     const recovery = startTurnRecovery({ store, runner, onError: logRecovery(logger) });
@@ -113,8 +118,7 @@ export async function startApp({
         store,
         runner,
         rateLimiter,
-        teams: { byName: teams, defaultTeam: config.defaultTeam },
-        tools,
+        definitions,
         release: { version, track },
         maxTokens: config.maxTokens,
         draining: () => readiness.current().draining,
@@ -125,14 +129,12 @@ export async function startApp({
         accounts,
         prices,
         rateLimiter,
-        teams: { byName: teams, defaultTeam: config.defaultTeam },
-        tools,
+        definitions,
         release: { version },
         maxTokens: config.maxTokens,
       },
     });
     const sessions = createSessionHandlers({ store, version });
-    const model = config.teams.get(config.defaultTeam)?.agents[0].model ?? "";
     const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
       interceptors: createInterceptors({
@@ -149,14 +151,17 @@ export async function startApp({
       fallback: servePages(
         createConsoleFiles({
           directory: consoleFolder,
-          config: {
-            version,
-            track,
-            simulatedModel,
-            model,
-            teams: [...config.teams.keys()],
-            agents: Object.fromEntries([...config.teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
-            embeddedStore: config.redisUrl === undefined,
+          config: () => {
+            const { teams, defaultTeam } = definitions.current;
+            return {
+              version,
+              track,
+              simulatedModel,
+              model: teams.get(defaultTeam)?.agents[0].model ?? "",
+              teams: [...teams.keys()],
+              agents: Object.fromEntries([...teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
+              embeddedStore: config.redisUrl === undefined,
+            };
           },
         }),
       ),
@@ -202,6 +207,7 @@ export async function startApp({
       url: server.url,
       opsUrl: server.url.replace(/^https/, "http").replace(/:\d+$/, `:${ops.port}`),
       checkedOnce: readiness.checkedOnce,
+      reload: () => reload.reload(),
       close: () => lifecycle.close(),
     };
   } catch (error) {
@@ -216,6 +222,9 @@ function nameOf({ name }: { readonly name: string }): string {
 
 /** Readers of ended turns get this long to read their last events, in milliseconds. */
 const STREAMS_END_MS = 5_000;
+
+/** Tool servers that are processes of ours get this long to end before they are killed, in milliseconds. */
+const TOOL_SERVERS_END_MS = 6_000;
 
 /** What readers of other processes' turns are advised to wait before they read on elsewhere, in milliseconds. */
 const READ_ON_RETRY_MS = 100;

@@ -2,7 +2,7 @@ import * as z from "zod";
 import type { ConfiguredBudget } from "./accounts/budgets.ts";
 import type { ConfiguredPrices } from "./accounts/prices-yaml.ts";
 import type { TeamDefinition } from "./engine/team.ts";
-import type { ToolBox } from "./engine/tool.ts";
+import type { Tool } from "./engine/tool.ts";
 import {
   type AuthConfig,
   authEnvironment,
@@ -10,7 +10,7 @@ import {
   authVariables,
   readAuth,
 } from "./identity/auth-environment.ts";
-import { type Breaker, type ModelDefinition, parseParleyYaml } from "./parley-yaml.ts";
+import { type Breaker, type ModelDefinition, type ParleyYaml, parseParleyYaml } from "./parley-yaml.ts";
 import {
   ConfigError,
   givenOf,
@@ -21,6 +21,7 @@ import {
 } from "./platform/environment.ts";
 import { readTls, type TlsConfig, tlsEnvironment, tlsProblems, tlsVariables } from "./platform/tls-environment.ts";
 import { OLDEST_WRITABLE, SCHEMA_VERSION } from "./store/stored-formats.ts";
+import type { McpServerDefinition } from "./tools/mcp-servers-yaml.ts";
 import { STANDARD_TOOLS } from "./tools/standard-tools.ts";
 
 /** All that a process is told from outside. Frozen. */
@@ -49,8 +50,12 @@ export interface Config {
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
-  /** Tools that agents can be allowed to call. */
-  readonly tools: ToolBox;
+  /** Tools that are part of the process. */
+  readonly tools: ReadonlyMap<string, Tool>;
+  /** Servers whose tools agents can be allowed to call. */
+  readonly mcpServers: ReadonlyMap<string, McpServerDefinition>;
+  /** The file that most of this is from; undefined: there is none. */
+  readonly configFile: ConfigFile | undefined;
   readonly prices: ConfiguredPrices;
   readonly budgets: readonly ConfiguredBudget[];
   /** Bound on the tokens of all model calls of a turn. */
@@ -65,6 +70,16 @@ export interface Config {
   readonly version: string;
   readonly track: string;
   readonly logLevel: LogLevel;
+}
+
+/** parley.yaml, to be read again. */
+export interface ConfigFile {
+  /** What it had when the process started. */
+  readonly text: string;
+  /** Reads it; throws when it cannot. */
+  read(): string;
+  /** What a text of it comes to, in this process' environment; undefined: it could not be read. Throws a ConfigError. */
+  parse(text: string | undefined): ParleyYaml;
 }
 
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
@@ -137,8 +152,8 @@ export function loadConfig(
     readFile(path: string): string;
     /** Stands for VERSION where that is not set. */
     packageVersion: string;
-    /** Tools that agents can be allowed to call. Default: those that Parley brings. */
-    tools?: ToolBox;
+    /** Tools that are part of the process. Default: those that Parley brings. */
+    tools?: ReadonlyMap<string, Tool>;
   },
 ): Config {
   const problems: string[] = [];
@@ -162,20 +177,29 @@ export function loadConfig(
       problems.push(`CONFIG_FILE: cannot read ${values.CONFIG_FILE}`);
     }
   }
-  const file = parseParleyYaml(text, {
-    fileName: values.CONFIG_FILE ?? "parley.yaml",
-    defaults: {
-      model: values.MODEL,
-      maxRounds: values.MAX_ROUNDS,
-      baseUrl: values.OPENAI_BASE_URL,
-      apiKey: values.OPENAI_API_KEY,
-    },
-    tools: new Set(tools.keys()),
-    env: given,
-  });
+  const parse = (yaml: string) =>
+    parseParleyYaml(yaml, {
+      fileName: values.CONFIG_FILE ?? "parley.yaml",
+      defaults: {
+        model: values.MODEL,
+        maxRounds: values.MAX_ROUNDS,
+        baseUrl: values.OPENAI_BASE_URL,
+        apiKey: values.OPENAI_API_KEY,
+      },
+      tools: new Set(tools.keys()),
+      env: given,
+    });
+  const file = parse(text);
   problems.push(...file.problems);
   if (problems.length > 0 || file.value === undefined) throw new ConfigError(problems);
 
+  const path = values.CONFIG_FILE;
+  const reread = (yaml: string | undefined): ParleyYaml => {
+    if (yaml === undefined) throw new ConfigError([`CONFIG_FILE: cannot read ${path}`]);
+    const again = parse(yaml);
+    if (again.value === undefined) throw new ConfigError(again.problems);
+    return again.value;
+  };
   return Object.freeze({
     host: values.HOST,
     port: values.PORT,
@@ -191,6 +215,7 @@ export function loadConfig(
     auth: readAuth(values),
     tls: readTls(values),
     ...file.value,
+    configFile: path === undefined ? undefined : Object.freeze({ text, read: () => readFile(path), parse: reread }),
     tools,
     maxTokens: values.MAX_TOKENS,
     sessionTtlMs: values.SESSION_TTL_HOURS * 3_600_000,

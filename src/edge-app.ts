@@ -5,7 +5,7 @@ import { type Config, loadConfig } from "./config.ts";
 import type { Authenticator } from "./identity/authenticator.ts";
 import { authenticatorOf } from "./identity/authenticators.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { createModels } from "./models.ts";
+import { createModelParts, createModels } from "./models.ts";
 import { createConsoleLogger } from "./platform/console-logger.ts";
 import { ConfigError } from "./platform/environment.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
@@ -18,6 +18,7 @@ import { REQUEST_ID_HEADER, requestIdOf } from "./rpc/request-gate.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
 import { connectStores, type Stores } from "./stores.ts";
 import { createTurnObserver } from "./turn-observer.ts";
+import { fixedDefinitions } from "./turns/definitions.ts";
 import { TurnRunner } from "./turns/turn-runner.ts";
 
 /** Name in the logs. */
@@ -120,10 +121,12 @@ function startRequest({ config, logger, metrics, embedded, ...isolate }: Isolate
   const { store, rateLimiter, accounts, apiKeys } = embedded ?? connectStores({ config, logger, lazy: true });
   if (embedded === undefined) lifecycle.onClose("store", () => store.close());
   const authenticate = isolate.authenticate ?? authenticatorOf(config.auth, { keys: apiKeys });
-  const models = createModels({ config, transport: createFetchTransport(), metrics, logger });
-  lifecycle.onClose("breakers", () => models.close());
+  const modelParts = createModelParts({ config, transport: createFetchTransport(), metrics, logger });
+  lifecycle.onClose("breakers", () => modelParts.close());
+  const { model } = createModels({ models: config.models, parts: modelParts });
   const observer = createTurnObserver({ logger, metrics });
-  const { tools, teams } = config;
+  const { tools, teams, defaultTeam } = config;
+  const definitions = fixedDefinitions({ teams, defaultTeam, model, tools });
   // A request needs no second connection to hear that its turn is to end: it asks whenever it writes and renews.
   const deaf = { ...store, onStop: () => () => undefined };
   const prices = createPriceTable({ ...config.prices, models: [...config.models.keys()] });
@@ -131,9 +134,7 @@ function startRequest({ config, logger, metrics, embedded, ...isolate }: Isolate
     store: deaf,
     accounts,
     prices,
-    model: models.model,
-    tools,
-    teams,
+    definitions,
     leaseMs,
     observer,
   });
@@ -147,8 +148,7 @@ function startRequest({ config, logger, metrics, embedded, ...isolate }: Isolate
       store,
       runner,
       rateLimiter,
-      teams: { byName: teams, defaultTeam: config.defaultTeam },
-      tools,
+      definitions,
       release: { version, track },
       maxTokens,
       draining: () => false,
@@ -159,8 +159,7 @@ function startRequest({ config, logger, metrics, embedded, ...isolate }: Isolate
       accounts,
       prices,
       rateLimiter,
-      teams: { byName: teams, defaultTeam: config.defaultTeam },
-      tools,
+      definitions,
       release: { version },
       maxTokens: config.maxTokens,
     },

@@ -30,6 +30,7 @@ await runUntilSignal({
     const app = await startApp({ config, logger, consoleFolder });
     logger.info({ url: app.url, ops_url: app.opsUrl }, "serving");
     return {
+      reload: () => app.reload(),
       async close() {
         logger.info({}, "shutting down");
         await app.close();

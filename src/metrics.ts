@@ -1,7 +1,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { ChatService } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
+import { GuardrailStage, ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../gen/parley/chat/v1/turn_pb.js";
+import type { TeamDefinition } from "./engine/team.ts";
 import type { FailureReason } from "./failure.ts";
 
 /** One metric. Every one has the default labels `version` and `track` as well. */
@@ -113,6 +115,41 @@ export const METRICS = {
     labels: [],
     help: "RPCs refused because what is stored of a session or an account is of a format that this release does not read",
   },
+  toolCalls: {
+    name: "parley_tool_calls_total",
+    type: "counter",
+    unit: "tool calls",
+    labels: ["server", "tool", "outcome"],
+    help: "Tool calls that have ended, by the tool's server, the tool and how they ended",
+  },
+  toolCallDuration: {
+    name: "parley_tool_call_duration_seconds",
+    type: "histogram",
+    unit: "seconds",
+    labels: ["server", "tool"],
+    help: "Time from a tool call's start to its end, its wait for its turn and failed calls included",
+  },
+  toolBreakerState: {
+    name: "parley_tool_breaker_state",
+    type: "gauge",
+    unit: "state",
+    labels: ["server"],
+    help: "Circuit breaker of a server of tools: 0 closed, 1 half-open, 2 open",
+  },
+  guardrailsTripped: {
+    name: "parley_guardrails_tripped_total",
+    type: "counter",
+    unit: "turns",
+    labels: ["agent_team", "guardrail", "stage"],
+    help: "Turns that a check of their team has ended, by the check and by whose words failed it",
+  },
+  configReloads: {
+    name: "parley_config_reloads_total",
+    type: "counter",
+    unit: "times",
+    labels: ["result"],
+    help: "Times that the changed configuration file was read again, by what came of it",
+  },
   storeUp: {
     name: "parley_store_up",
     type: "gauge",
@@ -140,6 +177,24 @@ export interface Metrics {
   breakerChanged(breaker: { readonly endpoint: string; readonly model: string; readonly state: BreakerState }): void;
   /** What is stored could not be read: another release wrote it. */
   unreadable(): void;
+  toolCallEnded(call: {
+    readonly server: string;
+    readonly tool: string;
+    readonly outcome: ToolOutcome;
+    readonly seconds: number;
+  }): void;
+  /** The configuration file has changed and was read again; `refused`: the old one stays. */
+  configReloaded(result: "used" | "refused"): void;
+  /** Models that are configured from now on. */
+  expectModels(models: Iterable<string>): void;
+  /** Checks that are configured from now on. */
+  expectGuardrails(teams: Iterable<TeamDefinition>): void;
+  guardrailTripped(check: {
+    readonly agentTeam: string;
+    readonly guardrail: string;
+    readonly stage: GuardrailStage;
+  }): void;
+  toolBreakerChanged(breaker: { readonly server: string; readonly state: BreakerState }): void;
   /** The session store was asked whether it answers. */
   storeChecked(isUp: boolean): void;
   /** Counts the active sessions with `count` at each scrape from now on. */
@@ -161,8 +216,8 @@ const REQUEST_BUCKETS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 /** Models answer in tenths of a second to some seconds; a double on loopback in milliseconds. */
 const FIRST_TOKEN_BUCKETS_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 120];
 
-/** A model call is given up after 120 s. */
-const MODEL_CALL_BUCKETS_SECONDS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 90, 120];
+/** A call of a model or a tool is given up after 120 s. */
+const CALL_BUCKETS_SECONDS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 90, 120];
 
 /** What fails turns without a defect of anyone's code; other reasons appear when they first happen. */
 const EXPECTED_ERRORS: readonly FailureReason[] = [
@@ -213,10 +268,15 @@ export function createMetrics({
   const turnsInFlight = gauge(METRICS.turnsInFlight);
   const turnsQueued = gauge(METRICS.turnsQueued);
   const timeToFirstToken = histogram(METRICS.timeToFirstToken, FIRST_TOKEN_BUCKETS_SECONDS);
-  const modelCallDuration = histogram(METRICS.modelCallDuration, MODEL_CALL_BUCKETS_SECONDS);
+  const modelCallDuration = histogram(METRICS.modelCallDuration, CALL_BUCKETS_SECONDS);
   const callsOverHold = counter(METRICS.callsOverHold);
   const breakerState = gauge(METRICS.breakerState);
   const unreadableSessions = counter(METRICS.unreadableSessions);
+  const toolCalls = counter(METRICS.toolCalls);
+  const toolCallDuration = histogram(METRICS.toolCallDuration, CALL_BUCKETS_SECONDS);
+  const toolBreakerState = gauge(METRICS.toolBreakerState);
+  const guardrailsTripped = counter(METRICS.guardrailsTripped);
+  const configReloads = counter(METRICS.configReloads);
   const storeUp = gauge(METRICS.storeUp);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
@@ -232,14 +292,22 @@ export function createMetrics({
     requestsOf(rpc)("ok").inc(0);
     requestDuration.zero({ rpc });
   }
-  for (const model of models) {
-    tokensOf(model).prompt.inc(0);
-    tokensOf(model).completion.inc(0);
-    modelCallDuration.zero({ model });
-    callsOverHold.labels(model).inc(0);
-  }
   for (const finishReason of FINISH_REASONS) turnsOf(finishReason).inc(0);
   for (const errorType of EXPECTED_ERRORS) agentErrors.labels(errorType).inc(0);
+  for (const result of ["used", "refused"]) configReloads.labels(result).inc(0);
+  const expected = new Set<string>();
+  const expectModels = (names: Iterable<string>): void => {
+    for (const model of names) {
+      // Zeroing a histogram forgets what it has counted.
+      if (expected.has(model)) continue;
+      expected.add(model);
+      tokensOf(model).prompt.inc(0);
+      tokensOf(model).completion.inc(0);
+      modelCallDuration.zero({ model });
+      callsOverHold.labels(model).inc(0);
+    }
+  };
+  expectModels(models);
 
   return {
     requestEnded({ rpc, code, seconds }) {
@@ -264,6 +332,21 @@ export function createMetrics({
     breakerChanged: ({ endpoint, model, state }) =>
       breakerState.labels(endpoint, model).set(BREAKER_STATE_VALUES[state]),
     unreadable: () => unreadableSessions.inc(),
+    toolCallEnded({ server, tool, outcome, seconds }) {
+      toolCalls.labels(server, tool, ToolOutcome[outcome] ?? "UNSPECIFIED").inc();
+      toolCallDuration.labels(server, tool).observe(seconds);
+    },
+    toolBreakerChanged: ({ server, state }) => toolBreakerState.labels(server).set(BREAKER_STATE_VALUES[state]),
+    configReloaded: (result) => configReloads.labels(result).inc(),
+    expectModels,
+    expectGuardrails(teams) {
+      for (const { name, guardrails } of teams) {
+        for (const check of guardrails?.input ?? []) guardrailsTripped.labels(name, check.name, "INPUT").inc(0);
+        for (const check of guardrails?.output ?? []) guardrailsTripped.labels(name, check.name, "OUTPUT").inc(0);
+      }
+    },
+    guardrailTripped: ({ agentTeam, guardrail, stage }) =>
+      guardrailsTripped.labels(agentTeam, guardrail, GuardrailStage[stage] ?? "UNSPECIFIED").inc(),
     storeChecked: (isUp) => storeUp.set(isUp ? 1 : 0),
     collectActiveSessions(count) {
       registry.removeSingleMetric(METRICS.activeSessions.name);

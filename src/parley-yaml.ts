@@ -3,7 +3,18 @@ import * as z from "zod";
 import type { ConfiguredBudget } from "./accounts/budgets.ts";
 import { budgetsYamlSchema, readBudgets } from "./accounts/budgets-yaml.ts";
 import { type ConfiguredPrices, pricesYamlSchema, readPrices } from "./accounts/prices-yaml.ts";
+import { guardrailsYamlSchema, readGuardrails } from "./engine/guardrails-yaml.ts";
+import { PERSON, personBeside } from "./engine/person.ts";
+import { SELECTOR } from "./engine/selector-team.ts";
 import type { AgentDefinition, TeamDefinition } from "./engine/team.ts";
+import { readTermination, strangersIn, terminationYamlSchema } from "./engine/termination-yaml.ts";
+import {
+  type McpServerDefinition,
+  mcpServersYamlSchema,
+  needsApproval,
+  problemOfToolName,
+  readMcpServers,
+} from "./tools/mcp-servers-yaml.ts";
 
 /** Where calls to a model go: its endpoints in order; a later one only when an earlier one fails before its first token. */
 export interface ModelDefinition {
@@ -40,6 +51,7 @@ export interface ParleyYaml {
   readonly breaker: Breaker;
   readonly teams: ReadonlyMap<string, TeamDefinition>;
   readonly defaultTeam: string;
+  readonly mcpServers: ReadonlyMap<string, McpServerDefinition>;
   readonly prices: ConfiguredPrices;
   readonly budgets: readonly ConfiguredBudget[];
 }
@@ -56,6 +68,21 @@ const IDLE_TIMEOUT_MS = 30_000;
 /** Messages of each agent in a turn (DESIGN §5; AutoGen's name). */
 const MAX_CONSECUTIVE_AUTO_REPLY = 10;
 
+/** Calls of a selector until its choice is valid (AutoGen's default). */
+const MAX_SELECTOR_ATTEMPTS = 3;
+
+/** What a selector is asked, with AutoGen's places to fill in. */
+const SELECTOR_PROMPT = `These take part in a conversation:
+{roles}
+
+This was said so far:
+{history}
+
+Who should speak next? Answer with exactly one name of {participants}, and nothing else.`;
+
+/** A tool's name has at most 64 characters (OpenAI's API): so long a name leaves room for what a hand-off puts before it. */
+const HANDOFF_NAME = /^[A-Za-z0-9_-]{1,52}$/;
+
 const name = z
   .string()
   .regex(/^[A-Za-z0-9._-]{1,64}$/, { error: () => "must be 1 to 64 characters of [A-Za-z0-9._-]" });
@@ -69,7 +96,10 @@ export const parleyYamlSchema = z.strictObject({
         system_message: z.string().default("You are a helpful AI assistant. Answer clearly and to the point."),
         model: z.string().optional(),
         temperature: z.number().min(0).max(2).default(0.3),
+        max_tokens: z.int().min(1).optional(),
         tools: z.array(z.string()).default([]),
+        description: z.string().max(2_000).default(""),
+        handoffs: z.array(z.string()).default([]),
       }),
     )
     .default({
@@ -77,6 +107,8 @@ export const parleyYamlSchema = z.strictObject({
         system_message: "You are a helpful AI assistant. Answer clearly and to the point.",
         temperature: 0.3,
         tools: [],
+        description: "",
+        handoffs: [],
       },
     }),
   teams: z
@@ -84,8 +116,8 @@ export const parleyYamlSchema = z.strictObject({
       name,
       z.strictObject({
         kind: z
-          .enum(["single", "round_robin"], {
-            error: () => "must be single or round_robin; other kinds come with a later release",
+          .enum(["single", "round_robin", "selector", "swarm"], {
+            error: () => "must be single, round_robin, selector or swarm",
           })
           .default("single"),
         agent: z.string().optional(),
@@ -98,6 +130,13 @@ export const parleyYamlSchema = z.strictObject({
           .default("TERMINATE"),
         history_messages: z.int().min(0).max(1_000).default(100),
         call_timeout_ms: z.int().min(100).default(CALL_TIMEOUT_MS),
+        human_input: z.boolean().optional(),
+        guardrails: guardrailsYamlSchema.optional(),
+        termination: terminationYamlSchema.optional(),
+        selector_model: z.string().optional(),
+        selector_prompt: z.string().min(1).max(20_000).optional(),
+        max_selector_attempts: z.int().min(1).max(10).optional(),
+        allow_repeat_speaker: z.boolean().optional(),
       }),
     )
     .default({
@@ -138,6 +177,7 @@ export const parleyYamlSchema = z.strictObject({
       reset_ms: z.int().min(100).default(10_000),
     })
     .default({ window_ms: 10_000, min_calls: 10, error_threshold_percent: 50, reset_ms: 10_000 }),
+  mcp_servers: mcpServersYamlSchema,
   prices: pricesYamlSchema,
   budgets: budgetsYamlSchema,
 });
@@ -166,7 +206,7 @@ export function parseParleyYaml(
   }: {
     fileName: string;
     defaults: { model: string; maxRounds: number; baseUrl: string; apiKey: string | undefined };
-    /** Names of the tools that there are. */
+    /** Names of the tools that are part of Parley. */
     tools: ReadonlySet<string>;
     /** Where `api_key_env` is looked up. */
     env: Readonly<Record<string, string | undefined>>;
@@ -215,13 +255,16 @@ export function parseParleyYaml(
       endpoints: endpoints as [ModelEndpointDefinition, ...ModelEndpointDefinition[]],
     });
   }
+  const mcpServers = readMcpServers(file.mcp_servers, {
+    env,
+    onProblem: (path, problem) => problems.push(`${at(path)}: ${problem}`),
+  });
   for (const [agentName, agent] of Object.entries(file.agents)) {
     const model = agent.model ?? defaults.model;
     if (!models.has(model)) models.set(model, defaultModel(model, defaults));
     for (const [index, tool] of agent.tools.entries()) {
-      if (!tools.has(tool)) {
-        problems.push(`${at(["agents", agentName, "tools", index])}: there is no tool named ${tool}`);
-      }
+      const problem = tools.has(tool) ? undefined : problemOfToolName(tool, mcpServers);
+      if (problem !== undefined) problems.push(`${at(["agents", agentName, "tools", index])}: ${problem}`);
     }
     agents.set(agentName, {
       name: agentName,
@@ -229,18 +272,31 @@ export function parseParleyYaml(
       model,
       temperature: agent.temperature,
       contextWindowTokens: models.get(model)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
+      ...(agent.max_tokens === undefined ? {} : { maxTokens: agent.max_tokens }),
       tools: agent.tools,
+      description: agent.description,
+      approvals: agent.tools.filter((tool) => needsApproval(tool, mcpServers)),
     });
+  }
+  const handoffs = new Map(Object.entries(file.agents).map(([agentName, agent]) => [agentName, agent.handoffs]));
+  for (const [agentName, names] of handoffs) {
+    for (const [index, to] of names.entries()) {
+      const problem = handoffProblem(to, { from: agentName, agents });
+      if (problem !== undefined) problems.push(`${at(["agents", agentName, "handoffs", index])}: ${problem}`);
+    }
   }
   const teams = new Map<string, TeamDefinition>();
   for (const [teamName, team] of Object.entries(file.teams)) {
-    const members = membersOf(team, agents);
+    const members = membersOf(team, { agents, handoffs });
     if ("problems" in members) {
       problems.push(
         ...members.problems.map(({ field, problem }) => `${at(["teams", teamName, ...field])}: ${problem}`),
       );
       continue;
     }
+    const selectorModel = team.selector_model ?? defaults.model;
+    if (team.kind === "selector" && !models.has(selectorModel))
+      models.set(selectorModel, defaultModel(selectorModel, defaults));
     teams.set(teamName, {
       name: teamName,
       kind: team.kind,
@@ -250,6 +306,19 @@ export function parseParleyYaml(
       terminationText: team.termination_text,
       callTimeoutMs: team.call_timeout_ms,
       historyMessages: team.history_messages,
+      ...(team.guardrails === undefined ? {} : { guardrails: readGuardrails(team.guardrails) }),
+      ...(team.termination === undefined ? {} : { termination: readTermination(team.termination) }),
+      ...(team.kind !== "selector"
+        ? {}
+        : {
+            selector: {
+              model: selectorModel,
+              contextWindowTokens: models.get(selectorModel)?.contextWindowTokens ?? SMALLEST_CONTEXT_WINDOW,
+              prompt: team.selector_prompt ?? SELECTOR_PROMPT,
+              maxAttempts: team.max_selector_attempts ?? MAX_SELECTOR_ATTEMPTS,
+              allowRepeatSpeaker: team.allow_repeat_speaker ?? false,
+            },
+          }),
     });
   }
   const defaultTeam = file.default_team ?? Object.keys(file.teams)[0] ?? "";
@@ -265,7 +334,7 @@ export function parseParleyYaml(
   };
   const prices = readPrices(file.prices);
   const budgets = readBudgets(file.budgets);
-  return { value: { models, breaker, teams, defaultTeam, prices, budgets }, problems };
+  return { value: { models, breaker, teams, defaultTeam, mcpServers, prices, budgets }, problems };
 }
 
 type TeamYaml = z.infer<typeof parleyYamlSchema>["teams"][string];
@@ -273,8 +342,14 @@ type Members =
   | { readonly agents: TeamDefinition["agents"] }
   | { readonly problems: readonly { readonly field: readonly PropertyKey[]; readonly problem: string }[] };
 
-/** A team's agents: one by `agent`, or for kinds of several by `agents`. */
-function membersOf(team: TeamYaml, agents: ReadonlyMap<string, AgentDefinition>): Members {
+/** A team's agents: one by `agent`, or for kinds of several by `agents`; in a swarm with whom they may hand over to. */
+function membersOf(
+  team: TeamYaml,
+  {
+    agents,
+    handoffs,
+  }: { agents: ReadonlyMap<string, AgentDefinition>; handoffs: ReadonlyMap<string, readonly string[]> },
+): Members {
   const single = team.kind === "single";
   if (single && team.agents !== undefined) {
     return { problems: [{ field: ["agents"], problem: "a team of kind single has one agent, named by agent" }] };
@@ -286,13 +361,79 @@ function membersOf(team: TeamYaml, agents: ReadonlyMap<string, AgentDefinition>)
   if (names.length === 0 || names[0] === "") {
     return { problems: [{ field: [single ? "agent" : "agents"], problem: "must be given" }] };
   }
-  const problems = names.flatMap((agentName, index) =>
-    agents.has(agentName)
-      ? []
-      : [{ field: single ? ["agent"] : ["agents", index], problem: `there is no agent named ${agentName}` }],
-  );
+  const problems = names.flatMap((agentName, index) => {
+    const field = single ? ["agent"] : ["agents", index];
+    const personProblem =
+      agentName === PERSON ? personProblemOf(team, { index, isAgent: agents.has(PERSON) }) : undefined;
+    if (personProblem !== undefined) return [{ field, problem: personProblem }];
+    if (!agents.has(agentName) && agentName !== PERSON)
+      return [{ field, problem: `there is no agent named ${agentName}` }];
+    if (team.kind === "selector" && agentName === SELECTOR)
+      return [{ field, problem: `${SELECTOR} is what the manager's own calls are recorded for; rename the agent` }];
+    // Who speaks is told by name where the way of the conversation depends on it.
+    if ((team.kind === "selector" || team.kind === "swarm") && names.indexOf(agentName) !== index)
+      return [{ field, problem: `${agentName} is a member already` }];
+    return [];
+  });
+  if (team.kind !== "selector") {
+    const ofSelectors = ["selector_model", "selector_prompt", "max_selector_attempts", "allow_repeat_speaker"] as const;
+    for (const field of ofSelectors)
+      if (team[field] !== undefined) problems.push({ field: [field], problem: "is of teams of kind selector" });
+  }
+  if (single && team.termination !== undefined) {
+    problems.push({
+      field: ["termination"],
+      problem: "is of teams of several agents: a single agent's answer ends the turn",
+    });
+  } else if (team.termination !== undefined) {
+    const [stranger] = strangersIn(readTermination(team.termination), names);
+    if (stranger !== undefined)
+      problems.push({ field: ["termination"], problem: `${stranger} is no member of the team` });
+  }
+  if (team.kind === "swarm") {
+    for (const [index, agentName] of names.entries()) {
+      const outside = handoffs.get(agentName)?.find((to) => !names.includes(to));
+      if (outside !== undefined) {
+        const problem = `${agentName} hands over to ${outside}, who is no member`;
+        problems.push({ field: ["agents", index], problem });
+      }
+    }
+  }
   if (problems.length > 0) return { problems };
-  return { agents: names.flatMap((agentName) => agents.get(agentName) ?? []) as unknown as TeamDefinition["agents"] };
+  const [first] = names.flatMap((agentName) => agents.get(agentName) ?? []);
+  const members = names.flatMap((agentName) => {
+    const agent = agents.get(agentName) ?? (first && personBeside(first));
+    if (agent === undefined) return [];
+    if (agent.isPerson) return [agent];
+    const asking = team.human_input === true ? { ...agent, asksPerson: true } : agent;
+    if (team.kind !== "swarm") return [asking];
+    const targets = (handoffs.get(agentName) ?? []).map((to) => ({
+      to,
+      description: to === PERSON ? "The user." : (agents.get(to)?.description ?? ""),
+    }));
+    return [{ ...asking, handoffs: targets }];
+  });
+  return { agents: members as unknown as TeamDefinition["agents"] };
+}
+
+/** Why a team cannot have the person as a member, if it cannot. */
+function personProblemOf(
+  { kind, human_input: humanInput = false }: TeamYaml,
+  { index, isAgent }: { index: number; isAgent: boolean },
+): string | undefined {
+  if (isAgent) return humanInput ? `${PERSON} is the user where human_input is true; rename the agent` : undefined;
+  if (!humanInput) return `${PERSON} is the user, who is asked where human_input is true`;
+  if (kind === "single") return `${PERSON} is the user, who does not answer alone`;
+  return index === 0 ? `${PERSON} is the user, who has spoken already: another member is the first` : undefined;
+}
+
+function handoffProblem(
+  to: string,
+  { from, agents }: { from: string; agents: ReadonlyMap<string, AgentDefinition> },
+): string | undefined {
+  if (!agents.has(to) && to !== PERSON) return `there is no agent named ${to}`;
+  if (to === from) return "an agent cannot hand over to itself";
+  return HANDOFF_NAME.test(to) ? undefined : "names that are handed over to have 1 to 52 characters of [A-Za-z0-9_-]";
 }
 
 function defaultModel(

@@ -1,5 +1,7 @@
+import { GuardrailStage, ToolOutcome } from "../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../gen/parley/chat/v1/turn_pb.js";
 import type { Model } from "./engine/model.ts";
+import { type Tool, ToolFailure, withCall } from "./engine/tool.ts";
 import { Failure } from "./failure.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Logger } from "./platform/logger-port.ts";
@@ -23,6 +25,10 @@ export function createTurnObserver({ logger, metrics }: { logger: Logger; metric
       return inAgentSpan({ agent: agent.name, model: agent.model, provider: "openai", sessionId, turnId }, work);
     },
     tokensRecorded: (call) => metrics.tokensUsed(call),
+    guardrailTripped(turn, { guardrail, stage }) {
+      metrics.guardrailTripped({ agentTeam: turn.team.name, guardrail, stage });
+      logger.info({ ...factsOf(turn), guardrail, stage: GuardrailStage[stage] }, "guardrail tripped");
+    },
     turnEnded({ turn, finishReason, seconds, promptTokens, completionTokens, failure }) {
       metrics.turnEnded(finishReason);
       if (failure !== undefined) metrics.agentFailed(failure.reason);
@@ -78,4 +84,27 @@ export function withCallMetrics(model: Model, { name, metrics }: { name: string;
       }
     },
   };
+}
+
+/** A tool whose calls are counted and timed. */
+export function withToolMetrics(
+  tool: Tool,
+  { metrics, ...names }: { server: string; tool: string; metrics: Metrics },
+): Tool {
+  return withCall(tool, async (argumentsJson, call) => {
+    const startedMs = performance.now();
+    let outcome = ToolOutcome.ERROR;
+    try {
+      const content = await tool.call(argumentsJson, call);
+      outcome = ToolOutcome.OK;
+      return content;
+    } catch (error) {
+      // What is told to stop says nothing of its end.
+      if (call.signal.aborted) outcome = ToolOutcome.UNKNOWN;
+      else if (error instanceof ToolFailure) outcome = error.outcome;
+      throw error;
+    } finally {
+      metrics.toolCallEnded({ ...names, outcome, seconds: (performance.now() - startedMs) / 1_000 });
+    }
+  });
 }

@@ -1,28 +1,61 @@
 import { create } from "@bufbuild/protobuf";
+import { AgentStopReason, GuardrailStage } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type ModelCallFinished, ModelCallFinishedSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import { Failure, type FailureReason } from "../failure.ts";
 import type { Prompt } from "./context-window.ts";
-import type { ModelAttempt, ModelMessage, ModelReply } from "./model.ts";
+import { createOutputGuard } from "./guardrails.ts";
+import { handoffOf, handoffTools } from "./handoff.ts";
+import type { ModelAttempt, ModelMessage, ModelReply, ModelRequest } from "./model.ts";
+import { askPerson, askTools, isQuestion, NO_QUESTION, questionOf } from "./person.ts";
 import type { AgentDefinition, TeamDefinition } from "./team.ts";
 import { createTerminationFilter } from "./termination-filter.ts";
 import { type Tokenizer, tokenizerFor } from "./tokenizer.ts";
 import type { ToolSpec } from "./tool.ts";
-import { callTool } from "./tool-call.ts";
+import { askFor, callTool, needsApproval, type RequestedCall } from "./tool-call.ts";
 import type { OpenModelCall, TurnEnd, TurnPorts } from "./turn.ts";
 
 /** Tokens that stay free for the answer when a history is cut (DESIGN §4). */
 export const ANSWER_RESERVE_TOKENS = 500;
 
-/** Model calls that a turn may still make. */
+/** What a team has used of its bounds. */
 export interface Rounds {
+  /** Model calls that the turn may still make. */
   left: number;
+  /** Tokens of each agent's calls so far. */
+  readonly used: Map<string, number>;
+}
+
+export function startRounds({ maxRounds }: Pick<TeamDefinition, "maxRounds">): Rounds {
+  return { left: maxRounds, used: new Map() };
+}
+
+/** What is left of an agent's own tokens. */
+export function agentTokensLeft(
+  { name, maxTokens = Number.POSITIVE_INFINITY }: AgentDefinition,
+  { used }: Rounds,
+): number {
+  return maxTokens - (used.get(name) ?? 0);
+}
+
+/** Says that an agent does not speak any more, for its own bound on tokens. */
+export function stopAgent({ name: agent }: AgentDefinition, { emit }: Pick<TurnPorts, "emit">): void {
+  emit({ case: "agentStopped", value: { agent, reason: AgentStopReason.TOKEN_CAP } });
 }
 
 /** What an agent said, and why the turn ends with it, if it does. */
 export interface AgentAnswer {
   readonly content: string;
   readonly end: TurnEnd | undefined;
+  /** Whether it does not speak any more, for its own bound on tokens. */
+  readonly isStopped: boolean;
+  /** The agent that it hands the conversation to, if it does. */
+  readonly handoff?: string;
+  /** Tools that it has called. */
+  readonly calls: readonly string[];
+  /** Tokens of the turn by then, and when the answer was complete, in milliseconds since the epoch. */
+  readonly usedTokens: number;
+  readonly timeMs: number;
 }
 
 /**
@@ -37,24 +70,72 @@ export async function answer(
   const tools = toolsOf(agent, ports);
   ports.emit({ case: "agentStarted", value: { agent: agent.name } });
   let { messages, tokens }: Prompt = prompt;
+  const calls: string[] = [];
+  let [usedTokens, timeMs] = [0, 0];
   for (let first = true; rounds.left > 0; first = false) {
     rounds.left--;
     const isFirst = rounds.left === team.maxRounds - 1;
     const leastOutputTokens = first ? 1 : ANSWER_RESERVE_TOKENS;
-    const call = { agent, team, messages, tokens, tools, leastOutputTokens, isFirst };
+    const ownTokensLeft = agentTokensLeft(agent, rounds);
+    const call = { agent, team, messages, tokens, tools, leastOutputTokens, ownTokensLeft, isFirst };
     const reply = await ports.modelStep({ agent: agent.name, name: agent.model }, (open) => speak(call, ports, open));
+    rounds.used.set(agent.name, (rounds.used.get(agent.name) ?? 0) + Number(reply.callTokens));
     const end = endOf(reply);
-    if (end !== undefined) return { content: reply.content, end };
-    if (reply.toolCalls.length === 0) return { content: reply.content, end: undefined };
+    const isStopped = reply.ended === AGENT_CAP;
+    if (isStopped) stopAgent(agent, ports);
+    usedTokens = Number(reply.usedTokens);
+    timeMs = Number(reply.timeMs);
+    const said = { content: reply.content, end, isStopped, calls, usedTokens, timeMs };
+    if (end !== undefined || isStopped || reply.toolCalls.length === 0) return said;
     const added: ModelMessage[] = [{ role: "assistant", content: reply.content, toolCalls: reply.toolCalls }];
+    let handoff: string | undefined;
+    const requested: RequestedCall[] = [];
     for (const request of reply.toolCalls) {
-      const { content } = await callTool(request, { agent, timeoutMs: team.callTimeoutMs, ports });
+      const to = handoffOf(request.name, agent);
+      // Of several the first counts: one agent speaks at a time.
+      if (to !== undefined) handoff ??= to;
+      else requested.push({ request, toolCallId: ports.newToolCallId(request.id) });
+    }
+    for (const [index, call] of requested.entries()) {
+      const { request, toolCallId } = call;
+      if (isQuestion(request.name, agent)) {
+        const answered = answerOf(call, { agent, team, ports });
+        if ("finishReason" in answered) return { ...said, end: answered };
+        calls.push(request.name);
+        added.push({ role: "tool", toolCallId: request.id, content: answered.text });
+        continue;
+      }
+      const approval = needsApproval(call, agent) ? ports.answerTo({ id: toolCallId, agent: agent.name }) : "none";
+      if (approval === undefined) return { ...said, end: askFor(requested.slice(index), { agent, ports }) };
+      calls.push(request.name);
+      const { content } = await callTool(call, { agent, timeoutMs: team.callTimeoutMs, approval, ports });
       added.push({ role: "tool", toolCallId: request.id, content });
+    }
+    if (handoff !== undefined) {
+      ports.emit({ case: "handoff", value: { fromAgent: agent.name, toAgent: handoff } });
+      return { ...said, handoff };
     }
     messages = [...messages, ...added];
     tokens += tokenizer.countMessages(added);
   }
-  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS } };
+  return { content: "", end: { finishReason: FinishReason.MAX_ROUNDS }, isStopped: false, calls, usedTokens, timeMs };
+}
+
+/** What the person has answered to an agent's question, or the turn's end with it. */
+function answerOf(
+  { request, toolCallId }: RequestedCall,
+  { agent, team, ports }: { agent: AgentDefinition; team: TeamDefinition; ports: TurnPorts },
+): { readonly text: string } | TurnEnd {
+  const question = questionOf(request.argumentsJson);
+  if (question === undefined) return { text: NO_QUESTION };
+  const answer = ports.answerTo({ id: toolCallId, agent: agent.name });
+  if (answer !== undefined) return answer;
+  // It is a message as well: readers that know nothing of questions show it, and so does the history.
+  const message = startMessage(agent.name, team, ports);
+  message.say(question);
+  message.complete({ evenIfEmpty: false });
+  if (message.tripped) return { finishReason: FinishReason.GUARDRAIL };
+  return askPerson({ id: toolCallId, agent: agent.name, prompt: question }, ports);
 }
 
 /** Tokens that an agent's tools take in each of its prompts: no provider says how it renders them, so their JSON is counted. */
@@ -64,10 +145,11 @@ export function toolTokens(agent: AgentDefinition, tokenizer: Tokenizer, ports: 
 }
 
 function toolsOf(agent: AgentDefinition, { tools }: Pick<TurnPorts, "tools">): readonly ToolSpec[] {
-  return agent.tools.flatMap((name) => {
+  const allowed = agent.tools.flatMap((name) => {
     const tool = tools.get(name);
     return tool === undefined ? [] : [{ name: tool.name, description: tool.description, parameters: tool.parameters }];
   });
+  return [...allowed, ...handoffTools(agent), ...askTools(agent)];
 }
 
 interface Speaking {
@@ -79,15 +161,20 @@ interface Speaking {
   readonly tools: readonly ToolSpec[];
   /** An answer that may not even be this long is not asked for. */
   readonly leastOutputTokens: number;
+  /** What is left of the agent's own tokens. */
+  readonly ownTokensLeft: number;
   /** It is the turn's first. */
   readonly isFirst: boolean;
 }
+
+/** How a reply has ended that the agent's own bound on tokens has cut, or left no room for. */
+const AGENT_CAP = "agent_cap";
 
 const BUDGET_REFUSALS: ReadonlySet<FailureReason> = new Set(["BUDGET_EXHAUSTED", "CALL_EXCEEDS_BUDGET"]);
 
 /** One model call, with its text as it comes, its message and its usage in the log. */
 async function speak(
-  { agent, team, messages, tokens, tools, leastOutputTokens, isFirst }: Speaking,
+  { agent, team, messages, tokens, tools, leastOutputTokens, ownTokensLeft, isFirst }: Speaking,
   ports: TurnPorts,
   { cutText, isOver }: OpenModelCall,
 ): Promise<ModelCallFinished> {
@@ -96,32 +183,57 @@ async function speak(
     ports.emit({ case: "messageCompleted", value: { agent: agent.name, ...over } });
     return finished({ ...over, ended: "stopped" });
   }
-  const maxOutputTokens = Math.min(ports.tokensLeft(), agent.contextWindowTokens) - tokens;
-  if (maxOutputTokens < leastOutputTokens) return finished({ ended: "token_budget" });
+  const room = Math.min(ports.tokensLeft(), agent.contextWindowTokens);
+  if (room - tokens < leastOutputTokens) return finished({ ended: "token_budget" });
+  const maxOutputTokens = Math.min(room, ownTokensLeft) - tokens;
+  if (maxOutputTokens < leastOutputTokens) return finished({ ended: AGENT_CAP });
 
-  const message = startMessage(agent.name, team.terminationText, ports);
+  const reply = await callModel(
+    {
+      agent: agent.name,
+      model: agent.model,
+      messages,
+      tools,
+      temperature: agent.temperature,
+      maxOutputTokens,
+      maxTotalTokens: Math.min(ports.tokensLeft(), ownTokensLeft),
+      timeoutMs: team.callTimeoutMs,
+      isFirst,
+    },
+    ports,
+    startMessage(agent.name, team, ports),
+  );
+  if (reply.ended === "length" && ownTokensLeft < room) reply.ended = AGENT_CAP;
+  return reply;
+}
+
+/**
+ * Makes one model call, with its usage in the log, and its text too where it is a `message`; else that is in the result
+ * alone. A first call that no budget admits throws its refusal, a later one ends with `budget`. Throws what the model throws.
+ */
+export async function callModel(
+  { agent, isFirst, ...request }: ModelRequest & { /** Whom it is made for. */ agent: string; isFirst: boolean },
+  ports: TurnPorts,
+  message?: ReturnType<typeof startMessage>,
+): Promise<ModelCallFinished> {
   // What failed is recorded at once: another attempt may take long. The rest stands behind the message that it paid for.
   let ended: ModelAttempt | undefined;
   const onAttempt = (attempt: ModelAttempt): void => {
     ports.attempts.onAttempt(attempt);
-    if (attempt.outcome === "failed") recordUsage(agent.name, attempt, ports);
+    if (attempt.outcome === "failed") recordUsage(agent, attempt, ports);
     else ended = attempt;
   };
+  const cut = new AbortController();
+  const onText = (text: string): void => {
+    message?.say(text);
+    // Nobody is to read on: what is not said is not paid either.
+    if (message?.tripped) cut.abort(new Error("a guardrail was tripped"));
+  };
+  const signal = message?.isChecked ? AbortSignal.any([ports.signal, cut.signal]) : ports.signal;
   let reply: ModelReply | undefined;
   let failure: unknown;
   try {
-    reply = await ports.model.call(
-      {
-        model: agent.model,
-        messages,
-        tools,
-        temperature: agent.temperature,
-        maxOutputTokens,
-        maxTotalTokens: ports.tokensLeft(),
-        timeoutMs: team.callTimeoutMs,
-      },
-      { ...ports.attempts, signal: ports.signal, onText: message.say, onAttempt },
-    );
+    reply = await ports.model.call(request, { ...ports.attempts, signal, onText, onAttempt });
   } catch (error) {
     failure = error;
   }
@@ -129,10 +241,13 @@ async function speak(
   const stopped = reply === undefined && ports.signal.aborted;
   const calls = reply?.toolCalls ?? [];
   const said =
-    reply === undefined && !stopped ? undefined : message.complete({ evenIfEmpty: !stopped && calls.length === 0 });
-  if (ended !== undefined) recordUsage(agent.name, ended, ports);
+    reply === undefined && !stopped && !cut.signal.aborted
+      ? undefined
+      : message?.complete({ evenIfEmpty: reply !== undefined && calls.length === 0 });
+  if (ended !== undefined) recordUsage(agent, ended, ports);
   // Whoever takes the turn over before its end is written finds in here what was said.
   if (stopped) return finished({ ...said, ended: "stopped" });
+  if (message?.tripped) return finished({ ...said, ended: "guardrail" });
   if (reply === undefined) {
     // A first call that no budget admits is a refusal of the turn; later ones end it with what was said.
     if (!isFirst && failure instanceof Failure && BUDGET_REFUSALS.has(failure.reason)) {
@@ -141,7 +256,7 @@ async function speak(
     throw failure;
   }
   return finished({
-    ...said,
+    ...(said ?? { content: reply.text }),
     ended: reply.ended,
     toolCalls: calls.map((call) => ({ $typeName: "parley.storage.v1.ToolCallRequest", ...call })),
   });
@@ -152,7 +267,7 @@ function finished(result: Partial<Omit<ModelCallFinished, "$typeName" | "$unknow
 }
 
 /** Why the turn ends with a reply, if it does. */
-function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
+export function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
   switch (ended) {
     case "stopped":
       return { finishReason: FinishReason.CANCELLED };
@@ -161,6 +276,8 @@ function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
       return { finishReason: FinishReason.TOKEN_BUDGET };
     case "budget":
       return { finishReason: FinishReason.BUDGET_EXHAUSTED };
+    case "guardrail":
+      return { finishReason: FinishReason.GUARDRAIL };
     case "content_filter":
       return { finishReason: FinishReason.CONTENT_FILTER };
     default:
@@ -168,9 +285,10 @@ function endOf({ ended, mentioned }: ModelCallFinished): TurnEnd | undefined {
   }
 }
 
-/** A message as it is being said, less the termination text. */
-function startMessage(agent: string, terminationText: string, ports: TurnPorts) {
+/** A message as it is being said, less the termination text and what a check keeps back. */
+function startMessage(agent: string, { terminationText, guardrails }: TeamDefinition, ports: TurnPorts) {
   const filter = createTerminationFilter(terminationText);
+  const guard = createOutputGuard(guardrails?.output ?? []);
   let content = "";
   const show = (text: string): void => {
     if (text === "") return;
@@ -178,14 +296,25 @@ function startMessage(agent: string, terminationText: string, ports: TurnPorts) 
     ports.emit({ case: "textDelta", value: { agent, text } });
   };
   return {
-    say: (text: string): void => show(filter.push(text)),
+    say: (text: string): void => show(guard.push(filter.push(text))),
     complete({ evenIfEmpty }: { evenIfEmpty: boolean }): { mentioned: boolean; content: string; messageId: string } {
       const { rest, mentioned } = filter.end();
-      show(rest);
-      if (content === "" && !evenIfEmpty) return { mentioned, content, messageId: "" };
-      const messageId = ports.newMessageId();
-      ports.emit({ case: "messageCompleted", value: { agent, content, messageId } });
+      show(guard.push(rest));
+      show(guard.end());
+      let messageId = "";
+      if (content !== "" || (evenIfEmpty && guard.tripped === undefined)) {
+        messageId = ports.newMessageId();
+        ports.emit({ case: "messageCompleted", value: { agent, content, messageId } });
+      }
+      if (guard.tripped !== undefined) {
+        ports.emit({ case: "guardrailTripped", value: { guardrail: guard.tripped, stage: GuardrailStage.OUTPUT } });
+      }
       return { mentioned, content, messageId };
+    },
+    isChecked: (guardrails?.output ?? []).length > 0,
+    /** Whether a check has failed: nothing more may be said. */
+    get tripped(): boolean {
+      return guard.tripped !== undefined;
     },
   };
 }

@@ -1,6 +1,6 @@
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
-import { ANSWER_RESERVE_TOKENS, answer, toolTokens } from "./agent-answer.ts";
+import { ANSWER_RESERVE_TOKENS, answer, startRounds, toolTokens } from "./agent-answer.ts";
 import { cutToWindow, type Prompt } from "./context-window.ts";
 import { tokenizerFor } from "./tokenizer.ts";
 import type { TurnEnd, TurnInput, TurnPorts } from "./turn.ts";
@@ -14,14 +14,22 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
   const [agent] = team.agents;
   const prompt = firstPrompt(turn, ports);
   if (prompt === undefined) throw new Failure("TURN_TOKEN_BUDGET");
-  const { end } = await answer({ agent, team, prompt, rounds: { left: team.maxRounds } }, ports);
-  return end ?? { finishReason: FinishReason.STOP };
+  const { end, isStopped } = await answer({ agent, team, prompt, rounds: startRounds(team) }, ports);
+  return end ?? { finishReason: isStopped ? FinishReason.TOKEN_BUDGET : FinishReason.STOP };
 }
 
-/** The first prompt of a turn; undefined: system message and user's message alone are more than the turn may use. */
-export function firstPrompt(turn: TurnInput, ports: Pick<TurnPorts, "tools">): Prompt | undefined {
+/**
+ * The first prompt of a turn; undefined: system message and user's message alone are more than the turn may use, or who
+ * answers alone.
+ */
+export function firstPrompt(
+  turn: Pick<TurnInput, "team" | "history" | "message" | "maxTokens">,
+  ports: Pick<TurnPorts, "tools">,
+): Prompt | undefined {
   const [agent] = turn.team.agents;
   const tokenizer = tokenizerFor(agent.model);
+  const isAlone = turn.team.kind === "single";
+  const ownTokens = isAlone ? (agent.maxTokens ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
   return cutToWindow({
     system: agent.systemMessage,
     history: turn.history,
@@ -30,7 +38,7 @@ export function firstPrompt(turn: TurnInput, ports: Pick<TurnPorts, "tools">): P
       extraTokens: toolTokens(agent, tokenizer, ports),
     },
     tokenizer,
-    promptLimitTokens: Math.min(agent.contextWindowTokens, turn.maxTokens) - ANSWER_RESERVE_TOKENS,
-    ...(turn.team.kind === "single" ? {} : { reader: agent.name }),
+    promptLimitTokens: Math.min(agent.contextWindowTokens, turn.maxTokens, ownTokens) - ANSWER_RESERVE_TOKENS,
+    ...(isAlone ? {} : { reader: agent.name }),
   });
 }

@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
+import type { PersonAnswer } from "../../gen/parley/storage/v1/pending_input_pb.js";
 import type { ModelCallFinished, ToolCallFinished } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { Model, ModelObserver } from "./model.ts";
 import type { TeamDefinition } from "./team.ts";
@@ -14,8 +15,12 @@ export interface TurnInput {
   readonly history: readonly MessageRecord[];
   /** The user's message. */
   readonly message: string;
+  /** All that the user says with this turn: the message, or the answers to what a former turn asked. */
+  readonly userTexts: readonly string[];
   /** Bound on prompt and completion tokens of all model calls. */
   readonly maxTokens: number;
+  /** When the turn was admitted, in milliseconds since the epoch. */
+  readonly startTimeMs: number;
 }
 
 /**
@@ -41,8 +46,14 @@ export interface TurnPorts {
   ): Promise<ToolCallFinished>;
   /** Makes the id of a message that is to stand in the history. */
   newMessageId(): string;
-  /** Makes a tool call's id unique in the turn. */
+  /** Makes the id of a tool call or a question unique in the turn, and in the turns that it goes on with. */
   newToolCallId(modelsId: string): string;
+  /**
+   * What a person has answered to a question, by its id, which must be the same when the team is run anew (of an approval: the
+   * tool call's). `agent`: who goes on with the answer, where that is known. Undefined: nobody has answered; the team then says what it asks (`approval_required`,
+   * `input_required`) and ends with INPUT_REQUIRED and its open questions. The session's next turn goes on from there.
+   */
+  answerTo(question: { readonly id: string; readonly agent?: string }): PersonAnswer | undefined;
   /** What is left of the turn's tokens. */
   tokensLeft(): number;
   /** Ends the turn early, with what was said. */
@@ -80,4 +91,8 @@ export interface TurnEnd {
   readonly finishReason: FinishReason;
   /** With TERMINATED the condition that was met, as AutoGen names it. */
   readonly termination?: string;
+  /** The user's message does not enter the history, nor does anything else of the turn. Absent: the finish reason decides. */
+  readonly leavesNothing?: boolean;
+  /** With INPUT_REQUIRED the ids of what a person is asked. */
+  readonly questions?: readonly string[];
 }

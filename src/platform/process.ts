@@ -3,11 +3,13 @@ import { ConfigError } from "./environment.ts";
 /** What runs until it is told to stop. */
 export interface Closable {
   close(): Promise<void>;
+  /** Reads again what may change while it runs; absent: SIGHUP ends the process, as it does by default. */
+  reload?(): void;
 }
 
 /**
- * Runs a service until SIGTERM or SIGINT, then closes it and ends the process. A second signal ends it at once. What
- * cannot be started is said in a sentence on standard error, with exit code 1.
+ * Runs a service until SIGTERM or SIGINT, then closes it and ends the process. A second signal ends it at once. SIGHUP
+ * reloads it. What cannot be started is said in a sentence on standard error, with exit code 1.
  */
 export async function runUntilSignal({ start }: { start(): Promise<Closable> }): Promise<void> {
   let app: Closable;
@@ -30,6 +32,7 @@ export async function runUntilSignal({ start }: { start(): Promise<Closable> }):
       })
       .finally(() => process.exit());
   };
+  if (app.reload !== undefined) process.on("SIGHUP", () => app.reload?.());
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
 }

@@ -137,7 +137,17 @@ function asCompletion(request: ModelRequest, { model, outputBound }: { model: st
 }
 
 function asOpenAiTool({ name, description, parameters }: ToolSpec): OpenAI.ChatCompletionTool {
-  return { type: "function", function: { name, description, parameters } };
+  return { type: "function", function: { name: nameOnWire(name), description, parameters } };
+}
+
+/** A tool's name as the API takes it, which has no dots: `files.read` is `files__read`. parley.yaml has no two that are one. */
+function nameOnWire(name: string): string {
+  return name.replaceAll(".", "__");
+}
+
+/** The name of the tool that a model asks for by its name on the wire; of one that it was not offered, what it said. */
+function nameOffered(said: string, { tools }: Pick<ModelRequest, "tools">): string {
+  return tools.find(({ name }) => nameOnWire(name) === said)?.name ?? said;
 }
 
 function asOpenAiMessage(message: ModelMessage): OpenAI.ChatCompletionMessageParam {
@@ -157,7 +167,7 @@ function asOpenAiMessage(message: ModelMessage): OpenAI.ChatCompletionMessagePar
         tool_calls: calls.map(({ id, name, argumentsJson }) => ({
           id,
           type: "function",
-          function: { name, arguments: argumentsJson },
+          function: { name: nameOnWire(name), arguments: argumentsJson },
         })),
       };
     }
@@ -168,7 +178,8 @@ function replyOf(
   stream: CompletionStream,
   { request, model, ended }: { request: ModelRequest; model: string; ended: ModelReply["ended"] },
 ): ModelReply {
-  const { text, toolCalls } = stream;
+  const { text } = stream;
+  const toolCalls = stream.toolCalls.map((call) => ({ ...call, name: nameOffered(call.name, request) }));
   return { model, text, toolCalls, ended, usage: usageOf(stream, { request, model }) };
 }
 

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type Tokenizer, tokenizerFor } from "../engine/tokenizer.ts";
-import { type SimulatedChunk, type SimulatedScript, scriptFor } from "./simulated-scripts.ts";
+import { type ScriptOf, type SimulatedChunk, type SimulatedScript, scriptFor } from "./simulated-scripts.ts";
 
 /** A server that speaks the wire of OpenAI's chat completions and answers from nothing but what it was sent. */
 export interface SimulatedModel {
@@ -37,13 +37,20 @@ const MAX_CALLS_KEPT = 10_000;
 /** A cut comes this long after the last chunk, in milliseconds: clients drop what they read together with it. */
 const CUT_DELAY_MS = 100;
 
-/** Starts the server on loopback. `chunkDelayMs` is the pause between two chunks of a stream. */
+/**
+ * Starts the server. `chunkDelayMs` is the pause between two chunks of a stream, `scriptOf` says what to answer (default: as
+ * the model's name asks for), `host` is the address to listen on (default: loopback).
+ */
 export async function startSimulatedModel({
+  host = "127.0.0.1",
   port = 0,
   chunkDelayMs = 15,
+  scriptOf = scriptFor,
 }: {
+  host?: string;
   port?: number;
   chunkDelayMs?: number;
+  scriptOf?: ScriptOf;
 } = {}): Promise<SimulatedModel> {
   const calls: SimulatedCall[] = [];
   let callCount = 0;
@@ -83,13 +90,14 @@ export async function startSimulatedModel({
     response.on("close", () => {
       if (call.state === "open") call.state = "closed_by_client";
     });
-    const script = scriptFor(model, {
+    const script = scriptOf(model, {
       messages,
       tools: toolsOf(body),
       chunkDelayMs,
       maxTokens: Number(body.max_completion_tokens ?? body.max_tokens ?? 0),
       tokenizer,
     });
+    if (script.promptTokens !== undefined) call.promptTokens = script.promptTokens;
     if (script.refusal !== undefined) {
       const { status, headers = {}, contentType = "application/json", body: text } = script.refusal;
       call.state = "answered";
@@ -102,7 +110,7 @@ export async function startSimulatedModel({
 
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(port, "127.0.0.1", () => resolve());
+    server.listen(port, host, () => resolve());
   });
   return {
     baseUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`,
@@ -168,6 +176,7 @@ async function stream({ body, call, response, script, tokenizer }: Answering): P
       return;
     default: {
       send([{ index: 0, delta: {}, finish_reason: script.end }]);
+      if (script.completionTokens !== undefined) call.completionTokens = script.completionTokens;
       const options = body.stream_options as { include_usage?: boolean } | undefined;
       if (options?.include_usage === true && script.reportsUsage) send([], usageOf(call));
       call.state = "answered";
@@ -197,7 +206,10 @@ async function complete({ call, response, script, tokenizer }: Answering): Promi
 function deltaOf({ text, toolCall }: SimulatedChunk, index: number): unknown {
   if (toolCall === undefined) return { role: "assistant", content: text };
   const { id, name, argumentsJson } = toolCall;
-  return { tool_calls: [{ index, id, type: "function", function: { name, arguments: argumentsJson } }] };
+  return {
+    role: "assistant",
+    tool_calls: [{ index, id, type: "function", function: { name, arguments: argumentsJson } }],
+  };
 }
 
 function envelope({ model }: SimulatedCall) {

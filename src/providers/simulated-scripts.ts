@@ -14,6 +14,23 @@ export interface SimulatedScript {
   /** The finish_reason, or how the stream breaks off instead. */
   readonly end: "stop" | "length" | "content_filter" | "tool_calls" | "cut" | "stall";
   readonly reportsUsage: boolean;
+  /** Tokens that are reported. Default: those that were sent and said. */
+  readonly promptTokens?: number;
+  readonly completionTokens?: number;
+}
+
+/** Says what the simulated model does with a call. */
+export type ScriptOf = (model: string, call: ScriptedRequest) => SimulatedScript;
+
+/** A call as scripts see it. */
+export interface ScriptedRequest {
+  readonly messages: readonly SimulatedMessage[];
+  /** Names of the tools that are offered. */
+  readonly tools: readonly string[];
+  readonly chunkDelayMs: number;
+  /** Bound on the answer in tokens; 0: none. */
+  readonly maxTokens: number;
+  readonly tokenizer: Tokenizer;
 }
 
 export interface SimulatedChunk {
@@ -28,25 +45,12 @@ export interface SimulatedChunk {
 /**
  * The script of a call, by the model's name: `sim-…` names ask for faults, `sim-20x10` for 20 chunks 10 ms apart,
  * `sim-tools` for a call of each tool that is offered before the answer, `sim-tools-20x10` for both; every other name is a
- * model that repeats what it was told. The same call has the same script.
+ * model that repeats what it was told. The newest message that is an object in JSON is the arguments of the calls. The same
+ * call has the same script.
  */
 export function scriptFor(
   model: string,
-  {
-    messages,
-    tools,
-    chunkDelayMs,
-    maxTokens,
-    tokenizer,
-  }: {
-    messages: readonly SimulatedMessage[];
-    /** Names of the tools that are offered. */
-    tools: readonly string[];
-    chunkDelayMs: number;
-    /** Bound on the answer in tokens; 0: none. */
-    maxTokens: number;
-    tokenizer: Tokenizer;
-  },
+  { messages, tools, chunkDelayMs, maxTokens, tokenizer }: ScriptedRequest,
 ): SimulatedScript {
   const [, callsTools, count, delay] = /^sim(-tools)?(?:-(\d+)x(\d+))?$/.exec(model) ?? [];
   const paced = Array.from({ length: Number(count ?? 0) }, (_, index) => ({
@@ -54,9 +58,11 @@ export function scriptFor(
     text: `piece ${index} `,
   }));
   if (callsTools !== undefined && messages.at(-1)?.role === "user" && tools.length > 0) {
+    const isArguments = ({ role, content }: SimulatedMessage): boolean => role === "user" && /^\{.*\}$/s.test(content);
+    const argumentsJson = messages.findLast(isArguments)?.content ?? "{}";
     const calls = tools.map((name, index) => ({
       delayMs: 0,
-      toolCall: { id: `call_${messages.length}_${index}`, name, argumentsJson: "{}" },
+      toolCall: { id: `call_${messages.length}_${index}`, name, argumentsJson },
     }));
     return { ...spoken([...paced, ...calls]), end: "tool_calls" };
   }
@@ -128,7 +134,8 @@ function replyTo(messages: readonly SimulatedMessage[]): string {
   return `${reply} Before that you said: ${earlier.reverse().join(", ")}.`;
 }
 
-function words(text: string): string[] {
+/** A text in pieces as models send it. */
+export function words(text: string): string[] {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
 

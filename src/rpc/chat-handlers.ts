@@ -14,6 +14,7 @@ import {
   type StreamChatResponse,
   StreamChatResponseSchema,
 } from "../../gen/parley/chat/v1/chat_service_pb.js";
+import type { ToolApproval } from "../../gen/parley/chat/v1/tool_approval_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { Failure } from "../failure.ts";
 import { actingUser, allowedUseCase } from "../identity/principal.ts";
@@ -260,7 +261,7 @@ function turnRequestOf(
   const userId = actingUser(principal, request.userId);
   const useCase = allowedUseCase(principal, request.useCase);
   checkChatRequest(request, { maxTokens: ports.maxTokens, userId });
-  const { sessionId, message, agentTeam, maxTokens, metadata, idempotencyKey } = request;
+  const { sessionId, message, agentTeam, maxTokens, metadata, idempotencyKey, approvals } = request;
   if (sessionId !== "") touch(context, { sessionId });
   return {
     tenant: principal.tenant,
@@ -275,7 +276,13 @@ function turnRequestOf(
     onBusy: ON_BUSY[request.onBusy],
     endsWithCall: cancelsOnDisconnect(request, ports),
     ...(metadata === undefined ? {} : { metadata }),
+    // Absent where there are none: requests of older releases have the same digest then.
+    ...(approvals.length === 0 ? {} : { approvals: approvals.map(asApproval) }),
   };
+}
+
+function asApproval({ toolCallId, approved, comment }: ToolApproval) {
+  return { toolCallId, approved, comment };
 }
 
 const ON_BUSY = {

@@ -37,9 +37,11 @@ export function createConsoleFiles({
 }: {
   /** Folder with the build, `web/dist`. */
   directory: string;
-  config: ConsoleConfig;
+  /** What the console is to be told now. */
+  config: () => ConsoleConfig;
 }): (request: ConsoleRequest, response: ConsoleResponse) => Promise<boolean> {
-  const configFile = fileOf("console-config.json", Buffer.from(JSON.stringify({ embeddedStore: false, ...config })));
+  const configFile = (): ConsoleFile =>
+    fileOf("console-config.json", Buffer.from(JSON.stringify({ embeddedStore: false, ...config() })));
   let build: Promise<ReadonlyMap<string, ConsoleFile>> | undefined;
   const files = async (): Promise<ReadonlyMap<string, ConsoleFile>> => {
     build ??= readBuild(directory);
@@ -51,7 +53,7 @@ export function createConsoleFiles({
 
   return async (request, response) => {
     const path = pathOf(request.url ?? "/");
-    const file = path === "/console-config.json" ? configFile : (await files()).get(path);
+    const file = path === "/console-config.json" ? configFile() : (await files()).get(path);
     if (file !== undefined) sendFile(file, request, response);
     else if (path === "/") sendFile(NOT_BUILT, request, response);
     else return false;

@@ -60,6 +60,10 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
     "The turn has ended before this sequence; the ErrorInfo has the oldest and the newest sequence of its log.",
   ),
   AGENT_TEAM_NOT_FOUND: entry(Code.NotFound, "There is no such agent team; leave agent_team empty for the default."),
+  APPROVAL_NOT_PENDING: entry(
+    Code.FailedPrecondition,
+    "The session does not ask for this approval, or not any more; its last turn has the approval_required events that it asks for.",
+  ),
   CREDENTIALS_MISSING: entry(
     Code.Unauthenticated,
     "The call has no credentials; send an API key or a token as `authorization: Bearer …`.",

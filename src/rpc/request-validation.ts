@@ -12,6 +12,8 @@ import { WrongFields } from "../failure.ts";
 /** Longest message in Unicode code points (DESIGN §3). */
 const MESSAGE_CODE_POINTS = 10_000;
 const USER_ID_CODE_POINTS = 256;
+/** Tool calls of a model's reply at most. */
+const APPROVALS = 128;
 /**
  * Bounds of `metadata` (DESIGN §3). Levels: readers of protobuf give up at a depth of 100 messages, and a level of a
  * Struct is two or three of them, so that what JSON lets in deeper than this could be stored and never read again.
@@ -33,7 +35,9 @@ export function checkChatRequest(
 ): void {
   const wrong = new Wrong();
   if (request.sessionId !== "") wrong.unless(isName(request.sessionId, 128), "session_id", NAME_RULE);
-  wrong.text(request.message, { field: "message", most: MESSAGE_CODE_POINTS, lineEnds: true });
+  if (request.message !== "" || request.approvals.length === 0)
+    wrong.text(request.message, { field: "message", most: MESSAGE_CODE_POINTS, lineEnds: true });
+  wrong.approvals(request);
   wrong.text(userId, { field: "user_id", most: USER_ID_CODE_POINTS });
   wrong.metadata(request.metadata);
   wrong.unless(
@@ -109,6 +113,17 @@ class Wrong extends WrongFields {
     this.unless(bytes <= METADATA.bytes, "metadata", `must be at most ${METADATA.bytes} bytes as JSON`);
     const levels = `must be nested at most ${METADATA.levels} levels deep`;
     this.unless(isNestedAtMost(METADATA.levels, metadata), "metadata", levels);
+  }
+
+  approvals({ approvals, sessionId }: Pick<ChatRequest, "approvals" | "sessionId">): void {
+    if (approvals.length === 0) return;
+    this.unless(sessionId !== "", "session_id", "must be the session that asks, with approvals");
+    this.unless(approvals.length <= APPROVALS, "approvals", `must be at most ${APPROVALS}`);
+    const ids = new Set(approvals.map(({ toolCallId }) => toolCallId));
+    this.unless(ids.size === approvals.length && !ids.has(""), "approvals", "must each have a tool_call_id of its own");
+    for (const { comment } of approvals.slice(0, APPROVALS)) {
+      if (comment !== "") this.text(comment, { field: "approvals.comment", most: MESSAGE_CODE_POINTS, lineEnds: true });
+    }
   }
 }
 

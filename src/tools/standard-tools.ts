@@ -1,4 +1,4 @@
-import type { Tool, ToolBox } from "../engine/tool.ts";
+import type { Tool } from "../engine/tool.ts";
 
 /** What time it is: models do not know. */
 const currentTime: Tool = {
@@ -10,4 +10,4 @@ const currentTime: Tool = {
 };
 
 /** Tools that every Parley has. Agents call those that `parley.yaml` allows them. */
-export const STANDARD_TOOLS: ToolBox = new Map([currentTime].map((tool) => [tool.name, tool]));
+export const STANDARD_TOOLS: ReadonlyMap<string, Tool> = new Map([currentTime].map((tool) => [tool.name, tool]));

@@ -1,15 +1,25 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { ToolApprovalSchema } from "../../gen/parley/chat/v1/tool_approval_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import type { RateLimiter } from "../accounts/rate-limit.ts";
 import { firstPrompt } from "../engine/single-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
-import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
+import type { CurrentDefinitions, Definitions } from "./definitions.ts";
 import { claimTurn, isFinal, type KeyedTurn, requestHashOf } from "./idempotency.ts";
-import { type BeginOutcome, type KeyStore, type NewTurn, NO_USAGE, type TurnRef, type TurnStore } from "./ports.ts";
+import { approvalText, continuationFor, pendingOf } from "./pending-input.ts";
+import {
+  type BeginOutcome,
+  type KeyStore,
+  type NewTurn,
+  NO_USAGE,
+  type SessionStore,
+  type TurnRef,
+  type TurnStore,
+} from "./ports.ts";
 import { newTurnRef, parseTurnId } from "./turn-id.ts";
 import { NO_PAST } from "./turn-journal.ts";
 import { logEntry } from "./turn-log-writer.ts";
@@ -35,7 +45,10 @@ export interface TurnRequest {
   readonly team: string;
   /** Empty: a new session. */
   readonly sessionId: string;
+  /** Empty only with approvals. */
   readonly message: string;
+  /** A person's answers to what the session's last turn asked; absent: none. */
+  readonly approvals?: { toolCallId: string; approved: boolean; comment: string }[];
   readonly metadata?: JsonObject;
   /** Empty: the default team. */
   readonly agentTeam: string;
@@ -50,11 +63,12 @@ export interface TurnRequest {
 }
 
 export interface AdmissionPorts {
-  readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "getTurn"> & KeyStore;
+  readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "getTurn" | "readLog"> &
+    KeyStore &
+    Pick<SessionStore, "readWindow">;
   readonly runner: TurnRunner;
   readonly rateLimiter: RateLimiter;
-  readonly teams: { readonly byName: ReadonlyMap<string, TeamDefinition>; readonly defaultTeam: string };
-  readonly tools: ToolBox;
+  readonly definitions: CurrentDefinitions;
   readonly release: { readonly version: string; readonly track: string };
   /** Default and upper bound of a turn's tokens. */
   readonly maxTokens: number;
@@ -123,25 +137,34 @@ async function claimOf(request: TurnRequest, { turnId }: TurnRef) {
   return { tenant, userId, key, turnId, requestHash: await requestHashOf(fields) };
 }
 
-async function* admitNew(
+interface Admitting {
+  readonly ref: TurnRef;
+  /** The rate limit has counted the turn. */
+  readonly isPaid: boolean;
+  readonly onPaid?: () => Promise<void>;
+  readonly ports: AdmissionPorts;
+  readonly signal: AbortSignal;
+}
+
+async function* admitNew(request: TurnRequest, admitting: Admitting): AsyncGenerator<number, AdmittedTurn> {
+  const definitions = admitting.ports.definitions.current;
+  // However long it waits for its session: what it was admitted with is there when it begins.
+  const letGo = definitions.hold();
+  try {
+    return yield* admitWith(definitions, request, admitting);
+  } finally {
+    letGo();
+  }
+}
+
+async function* admitWith(
+  definitions: Definitions,
   request: TurnRequest,
-  {
-    ref,
-    isPaid,
-    onPaid,
-    ports,
-    signal,
-  }: {
-    ref: TurnRef;
-    /** The rate limit has counted the turn. */
-    isPaid: boolean;
-    onPaid?: () => Promise<void>;
-    ports: AdmissionPorts;
-    signal: AbortSignal;
-  },
+  { ref, isPaid, onPaid, ports, signal }: Admitting,
 ): AsyncGenerator<number, AdmittedTurn> {
   if (ports.draining()) throw goingAway();
-  const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
+  const { teams, defaultTeam } = definitions;
+  const team = (await askingTeam(request, ports)) ?? teams.get(request.agentTeam || defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
   if (!isPaid) {
     await ports.rateLimiter.consume(request.tenant, request.userId);
@@ -150,21 +173,37 @@ async function* admitNew(
   const maxTokens = request.maxTokens || ports.maxTokens;
   // The refusal that needs no session comes before one is made or locked.
   const alone = { team, history: [], message: request.message, maxTokens };
-  if (firstPrompt(alone, ports) === undefined) throw new Failure("TURN_TOKEN_BUDGET");
+  if (firstPrompt(alone, definitions) === undefined) throw new Failure("TURN_TOKEN_BUDGET");
 
   const turn = newTurn(request, { ref, ports, team, maxTokens });
   const begun = yield* waitForLease(turn, { ports, signal });
   if (begun === undefined) return { ref, begun: undefined };
-  const running = ports.runner.start({
-    lease: begun.lease,
+  const { lease, window } = begun;
+  const { continued, notPending } = await continuationFor(lease, { record: turn.record, window, store: ports.store });
+  const begunTurn = {
+    lease,
     record: turn.record,
-    window: begun.window,
-    team,
+    window,
+    team: continued?.team ?? team,
+    continued,
     past: NO_PAST,
     usedBefore: NO_USAGE,
     unsettled: [],
-  });
+    ...(notPending === undefined ? {} : { end: notPending }),
+  };
+  const running = ports.runner.start(begunTurn, definitions);
   return { ref, begun: { running, firstEntry: turn.firstEntry, sessionVersion: begun.sessionVersion } };
+}
+
+/** The team that has asked for the approvals that a request has: it goes on, whatever the request calls it. */
+async function askingTeam(
+  { tenant, sessionId, approvals = [] }: TurnRequest,
+  { store }: Pick<AdmissionPorts, "store">,
+): Promise<TeamDefinition | undefined> {
+  if (approvals.length === 0) return undefined;
+  const ref = { tenant, sessionId };
+  const pending = await pendingOf(ref, { newest: (await store.readWindow(ref, 1))?.at(-1), store });
+  return pending && (JSON.parse(pending.agentTeamJson) as TeamDefinition);
 }
 
 function newTurn(
@@ -173,6 +212,7 @@ function newTurn(
 ): NewTurn {
   const { version, track } = ports.release;
   const { sessionId, turnId } = ref;
+  const approvals = (request.approvals ?? []).map((approval) => create(ToolApprovalSchema, approval));
   return {
     ...ref,
     createSession: request.sessionId === "",
@@ -183,7 +223,8 @@ function newTurn(
       userId: request.userId,
       agentTeam: team.name,
       useCase: request.useCase,
-      message: request.message,
+      message: request.message || approvalText(approvals),
+      approvals,
       maxTokens,
       createTime: timestampNow(),
       agentTeamJson: JSON.stringify(team),
@@ -197,7 +238,8 @@ function newTurn(
     }),
     nonce: crypto.randomUUID(),
     maxQueue: MAX_QUEUE,
-    windowMessages: team.historyMessages,
+    // Whether the session waits for a person stands in its newest message.
+    windowMessages: Math.max(1, team.historyMessages),
     onBusy: request.onBusy,
   };
 }

@@ -10,6 +10,7 @@ import {
 } from "@opentelemetry/api";
 import type { CallUsage, Model, ModelRequest } from "../engine/model.ts";
 import { ModelCallFailure } from "../engine/model.ts";
+import { type Tool, withCall } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 
 /**
@@ -28,6 +29,8 @@ export const SPAN_ATTRIBUTES = {
   finishReasons: "gen_ai.response.finish_reasons",
   inputTokens: "gen_ai.usage.input_tokens",
   outputTokens: "gen_ai.usage.output_tokens",
+  toolName: "gen_ai.tool.name",
+  toolCall: "gen_ai.tool.call.id",
   errorType: "error.type",
   turn: "parley.turn_id",
 } as const;
@@ -91,6 +94,23 @@ export function withChatSpans(model: Model, { provider }: { readonly provider: s
   };
 }
 
+/** A tool whose calls each have a span `execute_tool <tool>`. */
+export function withToolSpans(tool: Tool): Tool {
+  return withCall(tool, (argumentsJson, call) => {
+    if (isUnsampled()) return tool.call(argumentsJson, call);
+    const span = tracer().startSpan(`execute_tool ${tool.name}`, {
+      kind: SpanKind.INTERNAL,
+      attributes: {
+        [SPAN_ATTRIBUTES.operation]: "execute_tool",
+        [SPAN_ATTRIBUTES.toolName]: tool.name,
+        [SPAN_ATTRIBUTES.toolCall]: call.id,
+        ...workAttributes(),
+      },
+    });
+    return context.with(trace.setSpan(context.active(), span), () => ended(span, () => tool.call(argumentsJson, call)));
+  });
+}
+
 /** Whether the code runs in a trace that is not sampled: its spans would be made, labelled and carried along for nothing. */
 function isUnsampled(): boolean {
   const span = trace.getActiveSpan();
@@ -101,20 +121,24 @@ function isUnsampled(): boolean {
 const AGENT_WORK = createContextKey("parley agent work");
 
 function requestAttributes(request: ModelRequest, provider: string): Attributes {
-  const work = context.active().getValue(AGENT_WORK) as AgentWork | undefined;
   return {
     [SPAN_ATTRIBUTES.operation]: "chat",
     [SPAN_ATTRIBUTES.provider]: provider,
     [SPAN_ATTRIBUTES.requestModel]: request.model,
     [SPAN_ATTRIBUTES.temperature]: request.temperature,
     [SPAN_ATTRIBUTES.maxTokens]: request.maxOutputTokens,
-    ...(work === undefined
-      ? {}
-      : {
-          [SPAN_ATTRIBUTES.agent]: work.agent,
-          [SPAN_ATTRIBUTES.conversation]: work.sessionId,
-          [SPAN_ATTRIBUTES.turn]: work.turnId,
-        }),
+    ...workAttributes(),
+  };
+}
+
+/** Whose work a span within it is part of. */
+function workAttributes(): Attributes {
+  const work = context.active().getValue(AGENT_WORK) as AgentWork | undefined;
+  if (work === undefined) return {};
+  return {
+    [SPAN_ATTRIBUTES.agent]: work.agent,
+    [SPAN_ATTRIBUTES.conversation]: work.sessionId,
+    [SPAN_ATTRIBUTES.turn]: work.turnId,
   };
 }
 

@@ -8,9 +8,9 @@ import type { RateLimiter } from "../accounts/rate-limit.ts";
 import { ANSWER_RESERVE_TOKENS } from "../engine/agent-answer.ts";
 import { firstPrompt } from "../engine/single-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
-import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import type { TurnRequest } from "./admission.ts";
+import type { CurrentDefinitions } from "./definitions.ts";
 import type { SessionStore } from "./ports.ts";
 
 export interface PreviewPorts {
@@ -18,8 +18,7 @@ export interface PreviewPorts {
   readonly accounts: AccountStore;
   readonly prices: PriceTable;
   readonly rateLimiter: RateLimiter;
-  readonly teams: { readonly byName: ReadonlyMap<string, TeamDefinition>; readonly defaultTeam: string };
-  readonly tools: ToolBox;
+  readonly definitions: CurrentDefinitions;
   readonly release: { readonly version: string };
   /** Default and upper bound of a turn's tokens. */
   readonly maxTokens: number;
@@ -42,14 +41,15 @@ export interface TurnPreview {
  */
 export async function previewTurn(request: TurnRequest, ports: PreviewPorts): Promise<TurnPreview> {
   const { tenant, userId, sessionId, message } = request;
-  const team = ports.teams.byName.get(request.agentTeam || ports.teams.defaultTeam);
+  const { teams, defaultTeam, tools } = ports.definitions.current;
+  const team = teams.get(request.agentTeam || defaultTeam);
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
   const history = await windowOf(request, { team, ports });
   const limited = await ports.rateLimiter.peek(tenant, userId);
 
   const maxTokens = request.maxTokens || ports.maxTokens;
   const [agent] = team.agents;
-  const prompt = firstPrompt({ team, history, message, maxTokens }, ports);
+  const prompt = firstPrompt({ team, history, message, maxTokens }, { tools });
   const calls = createCallAccount({ store: ports.accounts, prices: ports.prices });
   const promptTokens = prompt?.tokens ?? 0;
   const { refusal, headroom, maxCostMicroUsd } = await calls.preview({

@@ -1,4 +1,4 @@
-import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { timestampMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
@@ -9,12 +9,13 @@ import type { TeamDefinition } from "../engine/team.ts";
 import type { TurnEnd, TurnEvent } from "../engine/turn.ts";
 import { Failure, type FailureReason } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
-import type { Lease, StopReason, UsageTotals } from "./ports.ts";
-import { createTurnAccount, type TurnAccount } from "./turn-account.ts";
+import type { Definitions } from "./definitions.ts";
+import { addPending, type Continuation, historyBefore } from "./pending-input.ts";
+import type { Lease, StopReason, TurnStore, UsageTotals } from "./ports.ts";
+import { type AccountPorts, createTurnAccount, type TurnAccount } from "./turn-account.ts";
 import { createTurnJournal, type TurnPast } from "./turn-journal.ts";
 import { createTurnLogWriter } from "./turn-log-writer.ts";
-import type { CallTokens } from "./turn-observer.ts";
-import type { TurnRunnerPorts } from "./turn-runner.ts";
+import type { CallTokens, TurnObserver } from "./turn-observer.ts";
 import { TurnStopped } from "./turn-stopped.ts";
 import { createTurnTally } from "./turn-tally.ts";
 
@@ -23,6 +24,15 @@ const STORE_RETRY_MS = 100;
 
 /** A lease that is refused for these is no longer ours. */
 const LEASE_IS_OVER: ReadonlySet<FailureReason> = new Set(["LEASE_LOST", "SESSION_DELETED"]);
+
+/** Ends after which a turn's messages do not enter the history: who failed says it once more, who rolled back wants it gone. */
+const LEAVES_NO_MESSAGES: ReadonlySet<FinishReason> = new Set([FinishReason.ERROR, FinishReason.ROLLED_BACK]);
+
+export interface ExecutionPorts extends AccountPorts, Pick<Definitions, "model" | "tools"> {
+  readonly store: TurnStore;
+  readonly leaseMs: number;
+  readonly observer: TurnObserver;
+}
 
 /** A turn that this process has the lease of. */
 export interface BegunTurn {
@@ -35,6 +45,8 @@ export interface BegunTurn {
   readonly usedBefore: UsageTotals;
   /** Rows of the ledger that the log has and that may not have been charged. */
   readonly unsettled: readonly UsageRecord[];
+  /** What the turn goes on with: the turns before it of a team that asked a person. */
+  readonly continued?: Continuation | undefined;
   /** Why the turn is not to go on but to end, if it is. */
   readonly end?: StopReason | Failure;
 }
@@ -45,7 +57,7 @@ export interface BegunTurn {
  */
 export async function executeTurn(
   turn: BegunTurn,
-  { ports, stop, lost }: { ports: TurnRunnerPorts; stop: AbortController; lost: AbortController },
+  { ports, stop, lost }: { ports: ExecutionPorts; stop: AbortController; lost: AbortController },
 ): Promise<void> {
   const { store, leaseMs, observer } = ports;
   const { lease } = turn;
@@ -83,6 +95,8 @@ export async function executeTurn(
   // Counted and charged when it is in the log, so that metrics, records and bills agree even of a turn that is lost.
   const recorded = (entries: readonly TurnLogEntry[]): void => {
     for (const call of entries.flatMap(tokensOf)) observer.tokensRecorded(call);
+    for (const { event } of entries)
+      if (event?.event.case === "guardrailTripped") observer.guardrailTripped(turn, event.event.value);
     for (const { usageRecord } of entries) if (usageRecord !== undefined) account.settle(usageRecord);
   };
   const stopFor = (reason: StopReason): void => stop.abort(new TurnStopped(reason));
@@ -115,6 +129,7 @@ export async function executeTurn(
     tally,
     account,
     maxTokens: turn.record.maxTokens,
+    continued: turn.continued,
     signal: stop.signal,
   });
 
@@ -139,7 +154,22 @@ export async function executeTurn(
     const entries = await writer.finish();
     lost.signal.throwIfAborted();
     setFailure(entries.at(-1), end.failure);
-    await durably(() => store.commitTurn(lease, tally.commit({ entries, finishReason: end.finishReason })));
+    const { record, team, continued } = turn;
+    const { results } = journal;
+    // What it has done is not to be done again: the question is asked on, behind the calls that were made.
+    const openAfterError =
+      end.finishReason === FinishReason.ERROR && results.length > 0 ? continued?.pending.questions : undefined;
+    const questions = end.questions ?? openAfterError;
+    const commit = tally.commit({
+      entries,
+      finishReason: end.finishReason,
+      leavesNothing: end.leavesNothing ?? (LEAVES_NO_MESSAGES.has(end.finishReason) && openAfterError === undefined),
+    });
+    if (questions !== undefined) {
+      const answers = openAfterError === undefined ? [...(continued?.answers.values() ?? [])] : journal.usedAnswers;
+      addPending(commit, { record, team, turnId, continued, results, answers, questions });
+    }
+    await durably(() => store.commitTurn(lease, commit));
     recorded(entries);
     observer.turnEnded({
       turn,
@@ -170,10 +200,14 @@ async function workOn(
     journal,
     attempts,
     signal,
-  }: { ports: TurnRunnerPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
+  }: { ports: ExecutionPorts; journal: Journal; attempts: TurnAccount; signal: AbortSignal },
 ): Promise<WorkEnd> {
-  const { record, team, window } = turn;
-  const input = { team, history: window, message: record.message, maxTokens: record.maxTokens };
+  const { record, team, window, continued } = turn;
+  const message = continued?.pending.message ?? record.message;
+  const history = team.historyMessages === 0 ? [] : historyBefore(window, continued);
+  const startTimeMs = record.createTime === undefined ? 0 : timestampMs(record.createTime);
+  const userTexts = [record.message, ...record.approvals.map(({ comment }) => comment)];
+  const input = { team, history, message, userTexts, maxTokens: record.maxTokens, startTimeMs };
   try {
     const run = () => runTeam(input, { ...journal, model: ports.model, attempts, tools: ports.tools, signal });
     const end = await ports.observer.around(turn, run);

@@ -1,14 +1,17 @@
 import { create } from "@bufbuild/protobuf";
+import type { PersonAnswer } from "../../gen/parley/storage/v1/pending_input_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import {
   type CallPrepared,
   CallPreparedSchema,
   type ToolCallFinished,
   type TurnStep,
+  TurnStepSchema,
 } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { CallStep, TurnEvent, TurnPorts } from "../engine/turn.ts";
 import { Failure } from "../failure.ts";
+import type { Continuation } from "./pending-input.ts";
 import type { TurnAccount } from "./turn-account.ts";
 import { sequenceOf } from "./turn-log.ts";
 import type { TurnLogWriter } from "./turn-log-writer.ts";
@@ -53,6 +56,7 @@ export function createTurnJournal({
   tally,
   account,
   maxTokens,
+  continued,
   signal,
 }: {
   turnId: string;
@@ -61,10 +65,16 @@ export function createTurnJournal({
   tally: TurnTally;
   account: Pick<TurnAccount, "beginCall" | "loseCall" | "takeRow">;
   maxTokens: number;
+  /** What the turn goes on with, if it does. */
+  continued?: Continuation | undefined;
   signal: AbortSignal;
 }): Omit<TurnPorts, "model" | "attempts" | "tools" | "signal"> & {
   /** The team has ended: text of a call that was cut, and that it did not make again, is void. */
   close(): void;
+  /** What came of the turn's own calls so far, former owners' included. */
+  readonly results: readonly TurnStep[];
+  /** What a person has answered and results depend on. */
+  readonly usedAnswers: readonly PersonAnswer[];
 } {
   const lines = linesByCall(past.steps);
   const lastFinished = Math.max(0, ...past.steps.filter(isResult).map(({ call }) => call));
@@ -77,7 +87,38 @@ export function createTurnJournal({
   /** Tokens that were used when the newest call so far had ended. */
   let usedTokens = 0;
 
+  /** Results of the turns that this one goes on with, which are still to be handed back; their events are in their logs. */
+  const former = [...(continued?.pending.results ?? [])];
+  let continues = continued !== undefined;
+  /** The newest events that former turns may have: who spoke, and which tool was being called. */
+  let agentStarted: TurnEvent | undefined;
+  let toolCallStarted: TurnEvent | undefined;
+  const results: TurnStep[] = [];
+  const askedFor = new Map<string, PersonAnswer>();
+  const usedAnswers = new Map(continued?.pending.answers.map((answer) => [answer.questionId, answer]));
+  const formerResult = <Case extends "model" | "tool">(kind: Case) => {
+    const done = former.shift();
+    if (done?.step.case !== kind) throw strayed();
+    return done.step.value as Extract<TurnStep["step"], { case: Case }>["value"];
+  };
+  const keep = (call: number, step: TurnStep["step"]): void => {
+    results.push(create(TurnStepSchema, { call, step }));
+    // A result that is kept is one of a team that had these answers.
+    for (const [id, answer] of askedFor) usedAnswers.set(id, answer);
+  };
+  /** Where the turn leaves the way of the turns before it: a turn that failed may have gone past all that was asked. */
+  const goOn = ({ agent }: { agent: string | undefined }): void => {
+    continues = false;
+    if (agentStarted?.case === "agentStarted" && agentStarted.value.agent === agent) emit(agentStarted);
+  };
+
   const emit = (event: TurnEvent): void => {
+    // What the user says is checked before the team goes its former way; what agents say of that was checked as it was said.
+    if (continues && event.case !== "guardrailTripped") {
+      if (event.case === "agentStarted") agentStarted = event;
+      if (event.case === "toolCallStarted") toolCallStarted = event;
+      return;
+    }
     if (!live && position < past.lastSequence && calls >= lastFinished) {
       position++;
       return;
@@ -115,6 +156,7 @@ export function createTurnJournal({
     if (done === undefined) return undefined;
     if (done.step.case !== kind) throw strayed();
     position = done.sequence;
+    keep(call, done.step);
     return done.step.value as Extract<TurnStep["step"], { case: Case }>["value"];
   };
   const prepared = ({ agent, name }: CallStep): CallPrepared =>
@@ -129,15 +171,21 @@ export function createTurnJournal({
     emit,
 
     async modelStep(step, run) {
+      if (continues && former.length > 0) return formerResult("model");
+      if (continues) goOn(step);
       const call = ++calls;
       const before = replayed("model", call);
       if (before !== undefined) {
         usedTokens = Number(before.usedTokens);
-        if (before.messageId !== "") messages++;
-        tally.addSpoken({ ...before, agent: step.agent, timeMs: Number(before.timeMs) });
+        // What has no message was said to nobody: a selector's choice.
+        if (before.messageId !== "") {
+          messages++;
+          tally.addSpoken({ ...before, agent: step.agent, timeMs: Number(before.timeMs) });
+        }
         return before;
       }
       const wasLive = live;
+      const usedBefore = tally.boundTokens;
       const cutText = goLive();
       // What was said of a turn that is not to go on stays.
       const throwIfOver = async (): Promise<void> => {
@@ -160,33 +208,63 @@ export function createTurnJournal({
       account.beginCall(callId(call, attempt), step.agent);
       const result = await run({ id: callId(call, attempt), cutText: "", isOver: false });
       result.usedTokens = BigInt(tally.boundTokens);
+      result.callTokens = BigInt(tally.boundTokens - usedBefore);
       writer.record(call, { case: "model", value: result });
+      keep(call, { case: "model", value: result });
       return result;
     },
 
     async toolStep(step, { run, unknown }) {
+      if (continues && former.length > 0) return formerResult("tool");
+      if (continues) {
+        goOn(step);
+        if (toolCallStarted !== undefined) emit(toolCallStarted);
+      }
       const call = ++calls;
       const before = replayed("tool", call);
       if (before !== undefined) return before;
       makeVoid(goLive());
-      const wasStarted = lines.get(call)?.some(({ step: { case: kind } }) => kind === "started") ?? false;
+      const started = lines.get(call)?.find(({ step: { case: kind } }) => kind === "started")?.step.value;
+      const wasStarted = started !== undefined;
+      // What its server says of a tool may be known to the owner that is lost, and not here yet.
+      const mayRepeat =
+        step.idempotent || (started?.$typeName === "parley.storage.v1.CallStarted" && started.idempotent);
       const finish = (result: ToolCallFinished): ToolCallFinished => {
         writer.record(call, { case: "tool", value: result });
+        keep(call, { case: "tool", value: result });
         return result;
       };
-      if (wasStarted && (!step.idempotent || signal.aborted)) return finish(unknown());
+      if (wasStarted && (!mayRepeat || signal.aborted)) return finish(unknown());
       signal.throwIfAborted();
       if (lines.get(call) === undefined) {
         writer.record(call, { case: "prepared", value: prepared(step) });
         await writer.flushed();
       }
-      if (!wasStarted) writer.record(call, { case: "started", value: { $typeName: "parley.storage.v1.CallStarted" } });
+      if (!wasStarted) {
+        const { idempotent } = step;
+        writer.record(call, { case: "started", value: { $typeName: "parley.storage.v1.CallStarted", idempotent } });
+      }
       await writer.flushed();
       signal.throwIfAborted();
       return finish(await run({ id: callId(call, 1) }));
     },
 
+    answerTo({ id, agent }) {
+      const answer = continued?.answers.get(id);
+      // Where the former turn stopped: from here on the team does what none of its turns has done.
+      if (continues && (answer === undefined || continued?.fresh.has(id))) {
+        if (former.length > 0) throw strayed();
+        goOn({ agent });
+      }
+      if (answer !== undefined) askedFor.set(id, answer);
+      return answer;
+    },
+
     close: () => makeVoid(goLive()),
+    results,
+    get usedAnswers() {
+      return [...usedAnswers.values()];
+    },
     newMessageId: () => `${turnId}.${++messages}`,
     newToolCallId: (modelsId) => `${modelsId || "call"}-${++toolCalls}`,
     tokensLeft: () => maxTokens - (live || calls >= lastFinished ? tally.boundTokens : usedTokens),

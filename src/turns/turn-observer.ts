@@ -1,3 +1,4 @@
+import type { GuardrailStage } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { TurnEnd } from "../engine/turn.ts";
 import type { Failure } from "../failure.ts";
@@ -10,6 +11,8 @@ export interface TurnObserver {
   around(turn: BegunTurn, work: () => Promise<TurnEnd>): Promise<TurnEnd>;
   /** A model call's usage stands in a turn's log. */
   tokensRecorded(call: CallTokens): void;
+  /** That a check of the team failed stands in the turn's log. */
+  guardrailTripped(turn: BegunTurn, check: { readonly guardrail: string; readonly stage: GuardrailStage }): void;
   turnEnded(end: {
     readonly turn: BegunTurn;
     readonly finishReason: FinishReason;

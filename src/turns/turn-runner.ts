@@ -1,9 +1,7 @@
 import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import type { Model } from "../engine/model.ts";
-import type { TeamDefinition } from "../engine/team.ts";
-import type { ToolBox } from "../engine/tool.ts";
 import { Failure } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
+import type { CurrentDefinitions } from "./definitions.ts";
 import type { ClaimedTurn, StopReason, TurnRef, TurnStore } from "./ports.ts";
 import type { AccountPorts } from "./turn-account.ts";
 import { type BegunTurn, executeTurn } from "./turn-execution.ts";
@@ -22,10 +20,7 @@ export interface RunningTurn {
 
 export interface TurnRunnerPorts extends AccountPorts {
   readonly store: TurnStore;
-  readonly model: Model;
-  readonly tools: ToolBox;
-  /** Teams by name, for turns whose records do not have theirs. */
-  readonly teams: ReadonlyMap<string, TeamDefinition>;
+  readonly definitions: CurrentDefinitions;
   readonly leaseMs: number;
   readonly observer: TurnObserver;
 }
@@ -67,13 +62,22 @@ export class TurnRunner {
     this.#waiting += by;
   }
 
-  /** Begins to work on a turn, in the next tick: whoever follows the log by then misses nothing. */
-  start(turn: BegunTurn): RunningTurn {
+  /**
+   * Begins to work on a turn, in the next tick: whoever follows the log by then misses nothing. It keeps the definitions
+   * to its end; default: those that hold now.
+   */
+  start(turn: BegunTurn, definitions = this.#ports.definitions.current): RunningTurn {
+    const letGo = definitions.hold();
     const stop = new AbortController();
     const lost = new AbortController();
-    const done = Promise.resolve()
-      .then(() => executeTurn(turn, { ports: this.#ports, stop, lost }))
+    // One that may end without a single call, and so without waiting for anything, could have ended before it is followed.
+    const { continued, end, team } = turn;
+    const callsFirst = continued === undefined && end === undefined && team.guardrails === undefined;
+    const followed = callsFirst ? Promise.resolve() : sleep(0);
+    const done = followed
+      .then(() => executeTurn(turn, { ports: { ...this.#ports, ...definitions }, stop, lost }))
       .finally(() => {
+        letGo();
         if (this.#running.get(turn.lease.turnId)?.stop === stop) this.#running.delete(turn.lease.turnId);
       });
     this.#running.set(turn.lease.turnId, { turn, stop, lost, done });
@@ -98,12 +102,12 @@ export class TurnRunner {
   /** Goes on with a turn whose owner was lost, or ends it. Rejects when the store cannot be read. */
   async takeOver(claimed: ClaimedTurn): Promise<void> {
     this.#ports.observer.turnTakenOver({ lease: claimed.lease, takeovers: claimed.takeovers });
-    this.start(await resumedTurn(claimed, this.#ports));
+    this.start(await this.#resumed(claimed));
   }
 
   /** Ends a turn that was taken from its owner for that, and waits until its end is written. */
   async end(claimed: ClaimedTurn): Promise<void> {
-    const turn = await resumedTurn(claimed, this.#ports);
+    const turn = await this.#resumed(claimed);
     this.start(turn);
     await this.#running.get(turn.lease.turnId)?.done;
   }
@@ -123,6 +127,11 @@ export class TurnRunner {
     await Promise.all(left.map(({ done }) => done));
     await Promise.all(left.map(({ turn }) => this.#handOver(turn)));
     this.#unlisten();
+  }
+
+  #resumed(claimed: ClaimedTurn): Promise<BegunTurn> {
+    const { store, definitions } = this.#ports;
+    return resumedTurn(claimed, { store, teams: definitions.current.teams });
   }
 
   /** Gives up the lease of a turn that this process does not work on any more. A lease that cannot be given up runs out. */

@@ -3,6 +3,7 @@ import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import type { TurnStep } from "../../gen/parley/storage/v1/turn_step_pb.js";
 import type { TeamDefinition } from "../engine/team.ts";
 import { Failure } from "../failure.ts";
+import { continuationFor } from "./pending-input.ts";
 import type { ClaimedTurn, TurnRef, TurnStore } from "./ports.ts";
 import type { BegunTurn } from "./turn-execution.ts";
 import { isResult, sequenceOfNewestResult } from "./turn-journal.ts";
@@ -20,16 +21,19 @@ export async function resumedTurn(
   { store, teams }: { store: Pick<TurnStore, "readLog">; teams: ReadonlyMap<string, TeamDefinition> },
 ): Promise<BegunTurn> {
   const { lease, record, window, steps, lastSequence, usage: usedBefore, stop, takeovers } = claimed;
-  const team = teamOf(record.agentTeamJson) ?? teams.get(record.agentTeam);
+  const { continued, notPending } = await continuationFor(lease, { record, window, store });
+  const team = continued?.team ?? teamOf(record.agentTeamJson) ?? teams.get(record.agentTeam);
   const newest = sequenceOfNewestResult(steps);
   const recent = await readTail(store, lease, sequenceBeforeNewestResult(steps));
   const tail = recent.filter((entry) => sequenceOf(entry) > newest);
-  const end = stop ?? (team === undefined || takeovers > MAX_TAKEOVERS ? new Failure("TURN_LOST") : undefined);
+  const end =
+    stop ?? notPending ?? (team === undefined || takeovers > MAX_TAKEOVERS ? new Failure("TURN_LOST") : undefined);
   return {
     lease,
     record,
     window,
     team: team ?? UNKNOWN_TEAM,
+    continued,
     past: { steps, lastSequence, tail, boundTokens: boundTokens(steps, tail) },
     usedBefore,
     unsettled: recent.flatMap(({ usageRecord }) => (usageRecord === undefined ? [] : [usageRecord])),

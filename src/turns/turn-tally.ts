@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type Message, Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
-import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import type { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { tokenizerFor } from "../engine/tokenizer.ts";
@@ -24,11 +24,8 @@ export interface TurnTally {
   readonly boundTokens: number;
   /** Counts what a lost call had said. */
   addCut(text: string): void;
-  commit(end: { entries: readonly TurnLogEntry[]; finishReason: FinishReason }): TurnCommit;
+  commit(end: { entries: readonly TurnLogEntry[]; finishReason: FinishReason; leavesNothing: boolean }): TurnCommit;
 }
-
-/** Ends after which a turn's messages do not enter the history: who failed says it once more, who rolled back wants it gone. */
-const LEAVES_NO_MESSAGES: ReadonlySet<FinishReason> = new Set([FinishReason.ERROR, FinishReason.ROLLED_BACK]);
 
 export function createTurnTally({
   turnId,
@@ -86,11 +83,11 @@ export function createTurnTally({
     get usage() {
       return { promptTokens, completionTokens, costMicroUsd };
     },
-    commit({ entries, finishReason }) {
+    commit({ entries, finishReason, leavesNothing }) {
       const asked = { role: Role.USER, agent: "", content: message, messageId: `${turnId}.0`, createTime: askTime };
       return {
         entries,
-        messages: LEAVES_NO_MESSAGES.has(finishReason)
+        messages: leavesNothing
           ? []
           : [record(asked), ...spoken.map((said) => record({ role: Role.ASSISTANT, ...said }))],
         finishReason,

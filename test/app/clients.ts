@@ -22,7 +22,7 @@ export const USER = "u1";
 /** What else a turn may be asked for with. */
 export type TurnFields = Pick<
   MessageInitShape<typeof StreamChatRequestSchema>,
-  "idempotencyKey" | "onBusy" | "onDisconnect" | "maxTokens" | "userId"
+  "approvals" | "idempotencyKey" | "onBusy" | "onDisconnect" | "maxTokens" | "userId"
 >;
 
 /** What a service's caller does. */

@@ -162,6 +162,74 @@ describe("parley.yaml", () => {
     ],
     ["agents: [\n", "conf/parley.yaml:"],
     [
+      "agents:\n  a:\n    handoffs: [b]\nteams: {t: {agent: a}}\n",
+      "conf/parley.yaml:3: agents.a.handoffs.0: there is no agent named b",
+    ],
+    [
+      "agents:\n  a:\n    handoffs: [a]\nteams: {t: {agent: a}}\n",
+      "conf/parley.yaml:3: agents.a.handoffs.0: an agent cannot hand over to itself",
+    ],
+    [
+      "agents:\n  a.b: {}\n  c:\n    handoffs: [a.b]\nteams: {t: {agent: c}}\n",
+      "conf/parley.yaml:4: agents.c.handoffs.0: names that are",
+    ],
+    [
+      "agents: {a: {handoffs: [b]}, b: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n",
+      "conf/parley.yaml:5: teams.t.agents.0: a hands over to b, who is no member",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: selector\n    agents: [a, a]\n",
+      "conf/parley.yaml:5: teams.t.agents.1: a is a member already",
+    ],
+    [
+      "agents: {a: {}, selector: {}}\nteams:\n  t:\n    kind: selector\n    agents: [a, selector]\n",
+      "conf/parley.yaml:5: teams.t.agents.1: selector is what",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    allow_repeat_speaker: true\n",
+      "conf/parley.yaml:5: teams.t.allow_repeat_speaker: is of teams of kind selector",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    termination: {max_messages: 2}\n",
+      "conf/parley.yaml:5: teams.t.termination: is of teams of several agents",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n    termination:\n      or: [{source_match: [b]}]\n",
+      "conf/parley.yaml:6: teams.t.termination: b is no member of the team",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    agents: [a]\n    termination: {or: [{}]}\n",
+      "conf/parley.yaml:6: teams.t.termination.or.0: must have exactly one condition",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: round_robin\n    agents: [a, user_proxy]\n",
+      "conf/parley.yaml:5: teams.t.agents.1: user_proxy is the user, who is asked where human_input is true",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    kind: swarm\n    human_input: true\n    agents: [user_proxy, a]\n",
+      "conf/parley.yaml:6: teams.t.agents.0: user_proxy is the user, who has spoken already",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    human_input: true\n    agent: user_proxy\n",
+      "conf/parley.yaml:5: teams.t.agent: user_proxy is the user, who does not answer alone",
+    ],
+    [
+      "agents: {a: {}, user_proxy: {}}\nteams:\n  t:\n    kind: swarm\n    human_input: true\n    agents: [a, user_proxy]\n",
+      "conf/parley.yaml:6: teams.t.agents.1: user_proxy is the user where human_input is true; rename the agent",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g, pattern: '('}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.input.0.pattern: is no regular expression",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.input.0: must have either max_characters or pattern",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      output: [{name: g, max_characters: 1}, {name: g, pattern: x}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.output: must each have a name of its own",
+    ],
+    [
       "budgets:\n  - scope: user\n    period: day\n    limit_tokens: 1\n",
       "conf/parley.yaml:1: budgets.0: must have an id",
     ],

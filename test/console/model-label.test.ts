@@ -13,7 +13,9 @@ test("a simulated model is labelled as such, before the first message and after"
   const page = await browser.visit(app.url);
   const badge = page.getByText("simulated model", { exact: true });
   await badge.waitFor();
-  await page.getByText("Answers come from a simulated model: it repeats what it was sent.").waitFor();
+  await page
+    .getByText("Answers come from a simulated model: it repeats what it was sent, or follows an example’s script.")
+    .waitFor();
   await say(page, "hello");
   expect(await badge.isVisible()).toBe(true);
 });

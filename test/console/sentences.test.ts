@@ -1,6 +1,14 @@
 import { expect, test } from "vitest";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import { agoText, costText, durationText, endSentence, headroomText, tokensText } from "../../web/src/sentences.ts";
+import {
+  agoText,
+  costText,
+  durationText,
+  endSentence,
+  headroomText,
+  terminationSentence,
+  tokensText,
+} from "../../web/src/sentences.ts";
 
 test.each([
   [0, "0 ms"],
@@ -70,4 +78,16 @@ test("every end that a person would not expect is a sentence", () => {
   for (const reason of reasons.filter((each) => !silent.includes(each))) {
     expect(endSentence(reason)).toMatch(/^[A-Z].*\.$/);
   }
+});
+
+test.each([
+  ["", ""],
+  ["TextMentionTermination", "The team is done: its closing word was said."],
+  [
+    "MaxMessageTermination & SourceMatchTermination",
+    "The team is done: its maximum of messages was reached, and whoever has the last word has spoken.",
+  ],
+  ["NewTermination", "The team is done: NewTermination was met."],
+])("the condition %s is told in words", (termination, sentence) => {
+  expect(terminationSentence(termination)).toBe(sentence);
 });

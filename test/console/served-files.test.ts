@@ -107,7 +107,7 @@ test("without a build the page says how to make one, and shows it once it is the
   const directory = await mkdtemp(join(tmpdir(), "parley-console-"));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
   const config = { version: "1", track: "stable", simulatedModel: false, model: "m", teams: ["t"] };
-  const files = createConsoleFiles({ directory: join(directory, "dist"), config });
+  const files = createConsoleFiles({ directory: join(directory, "dist"), config: () => config });
   const server = createServer((request, response) => void files(request, response));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   onTestFinished(() => void server.close());

@@ -20,21 +20,29 @@ test("the docs have a row for each variable, with its default and meaning, and n
 test("the example of parley.yaml is valid and shows every field, with its default where it has one", () => {
   const [, example = ""] = docs.match(/```yaml\n([\s\S]*?)```/) ?? [];
   const defaults = { model: "gpt-4o", maxRounds: 20, baseUrl: "https://api.openai.com/v1", apiKey: "key" };
-  const env = { OPENAI_API_KEY: "key" };
+  const env = { OPENAI_API_KEY: "key", FILES_TOKEN: "token", SEARCH_AUTHORIZATION: "Bearer token" };
   const tools = new Set(STANDARD_TOOLS.keys());
   const shown = parseParleyYaml(example, { fileName: "parley.yaml", defaults, tools, env });
   expect(shown.problems).toEqual([]);
   const empty = parseParleyYaml("", { fileName: "parley.yaml", defaults, tools, env });
-  // Overrides and budgets have no defaults that an example could show.
+  // Overrides, budgets and servers of tools have no defaults that an example could show.
   expect(shown.value).toEqual({
     ...empty.value,
+    mcpServers: shown.value?.mcpServers,
     prices: { ...empty.value?.prices, overrides: shown.value?.prices.overrides },
     budgets: shown.value?.budgets,
   });
   expect([shown.value?.prices.overrides.length, shown.value?.budgets.length]).toEqual([2, 1]);
+  expect([...(shown.value?.mcpServers.keys() ?? [])]).toEqual(["files", "search"]);
   for (const field of fieldsOf(z.toJSONSchema(parleyYamlSchema, { io: "input" }))) {
     expect(example).toMatch(new RegExp(`\\b${field}:`));
   }
+});
+
+test("the JSON Schema for editors is what validates the file: else `npm run generate:schema`", () => {
+  const schema = JSON.parse(readFileSync(new URL("../../docs/parley.schema.json", import.meta.url), "utf8"));
+  const title = "parley.yaml";
+  expect(schema).toEqual(JSON.parse(JSON.stringify({ title, ...z.toJSONSchema(parleyYamlSchema, { io: "input" }) })));
 });
 
 /** Names of all fields of a JSON schema, of nested objects too. */

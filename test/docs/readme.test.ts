@@ -117,7 +117,9 @@ test("make serve runs the production entry on REDIS_URL until it is told to stop
 });
 
 test("links between the documents lead somewhere", () => {
-  for (const document of ["README.md", "CONTRIBUTING.md", "docs/config.md", "docs/errors.md", "docs/metrics.md"]) {
+  const documents = ["README.md", "CONTRIBUTING.md", "examples/teams/README.md"];
+  const pages = ["config", "errors", "metrics", "teams", "testing", "from-autogen"];
+  for (const document of [...documents, ...pages.map((page) => `docs/${page}.md`)]) {
     const text = readFileSync(join(root, document), "utf8");
     for (const [, link = ""] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) {
       expect(existsSync(join(root, dirname(document), link)), `${document}: ${link}`).toBe(true);

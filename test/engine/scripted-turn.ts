@@ -3,6 +3,7 @@ import { expect } from "vitest";
 import type { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
+import { PersonAnswerSchema } from "../../gen/parley/storage/v1/pending_input_pb.js";
 import type { ModelAttempt, ModelReply, ModelRequest } from "../../src/engine/model.ts";
 import { runTeam } from "../../src/engine/run-team.ts";
 import type { AgentDefinition, TeamDefinition } from "../../src/engine/team.ts";
@@ -58,17 +59,21 @@ export async function run({
   events = [],
   stop = new AbortController(),
   tools = [],
+  answers = {},
   ...input
 }: {
   script: readonly Scripted[];
   events?: TurnEvent[];
   stop?: AbortController;
   tools?: readonly Tool[];
+  /** What a person has answered, by the question's id. */
+  answers?: Readonly<Record<string, { approved: boolean; text: string }>>;
 } & Partial<TurnInput>) {
   const requests: ModelRequest[] = [];
   let messageIds = 0;
   let toolCallIds = 0;
-  const turn = { team: TEAM, history: [], message: "Hi", maxTokens: 4_000, ...input };
+  const { message = "Hi" } = input;
+  const turn = { team: TEAM, history: [], message, userTexts: [message], maxTokens: 4_000, startTimeMs: 0, ...input };
   const used = (): number =>
     events.reduce(
       (sum, event) => sum + (event.case === "usageRecorded" ? (event.value.tokenUsage?.totalTokens ?? 0) : 0),
@@ -80,8 +85,15 @@ export async function run({
     emit: (event) => void events.push(event),
     newMessageId: () => `m${++messageIds}`,
     newToolCallId: (modelsId) => `${modelsId}-${++toolCallIds}`,
+    answerTo: ({ id }) => answers[id] && create(PersonAnswerSchema, { questionId: id, ...answers[id] }),
     tokensLeft: () => turn.maxTokens - used(),
-    modelStep: (_, make) => make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false }),
+    async modelStep(_, make) {
+      const usedBefore = used();
+      const result = await make({ id: `call-${requests.length + 1}`, cutText: "", isOver: false });
+      result.usedTokens = BigInt(used());
+      result.callTokens = BigInt(used() - usedBefore);
+      return result;
+    },
     toolStep: (_, call) => call.run({ id: `tool-${toolCallIds}` }),
     tools: new Map(tools.map((tool) => [tool.name, tool])),
     model: withAttempts(

@@ -3,6 +3,7 @@ import { Registry } from "prom-client";
 import { expect, test, vi } from "vitest";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { GuardrailStage, ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { createMetrics, METRICS, type Metrics } from "../../src/metrics.ts";
 import { eventually } from "../support/eventually.ts";
@@ -188,6 +189,9 @@ function create(options: Partial<Parameters<typeof createMetrics>[0]>): Metrics 
 function exercised(registry: Registry): Metrics {
   const metrics = create({ registry, models: ["gpt-4"] });
   metrics.breakerChanged({ endpoint: "main", model: "gpt-4", state: "closed" });
+  metrics.toolBreakerChanged({ server: "files", state: "closed" });
+  metrics.guardrailTripped({ agentTeam: "support", guardrail: "short", stage: GuardrailStage.INPUT });
+  metrics.toolCallEnded({ server: "files", tool: "read", outcome: ToolOutcome.OK, seconds: 1 });
   metrics.collectActiveSessions(async () => 1);
   return metrics;
 }

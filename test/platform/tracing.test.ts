@@ -5,7 +5,7 @@ import { type Model, ModelCallFailure, type ModelReply, type ModelRequest } from
 import { Failure } from "../../src/failure.ts";
 import { createConsoleLogger } from "../../src/platform/console-logger.ts";
 import { startTracing, type Tracing, traceFacts } from "../../src/platform/tracing.ts";
-import { inAgentSpan, SPAN_ATTRIBUTES, withChatSpans } from "../../src/turns/genai-spans.ts";
+import { inAgentSpan, SPAN_ATTRIBUTES, withChatSpans, withToolSpans } from "../../src/turns/genai-spans.ts";
 import { eventually } from "../support/eventually.ts";
 import { type OtlpCollector, startOtlpCollector } from "./otlp-collector.ts";
 
@@ -50,6 +50,34 @@ const NOBODY = {
   onUnsent: () => {},
   beforeAttempt: async () => {},
 };
+
+test("a tool call has a span in its agent's work, with its name and id and nothing that was said", async () => {
+  const collector = await startCollector();
+  const tracing = start({ endpoint: collector.url, env: {} });
+  const tool = withToolSpans({
+    name: "files.read",
+    description: "",
+    parameters: { type: "object" },
+    idempotent: false,
+    call: async () => Promise.reject(new TypeError("the purple elephant is not there")),
+  });
+  const call = { id: "t/2/1", signal: new AbortController().signal };
+  await inAgentSpan(WORK, () => tool.call('{"path":"purple"}', call).catch(() => "told"));
+  await tracing.shutdown();
+
+  const [agent, span] = ["invoke_agent assistant", "execute_tool files.read"].map((name) =>
+    collector.spans.find((one) => one.name === name),
+  );
+  expect(span?.parentSpanId).toBe(agent?.spanId);
+  expect(span?.attributes).toMatchObject({
+    "gen_ai.operation.name": "execute_tool",
+    "gen_ai.tool.name": "files.read",
+    "gen_ai.tool.call.id": "t/2/1",
+    "gen_ai.agent.name": "assistant",
+    "error.type": "TypeError",
+  });
+  expect(JSON.stringify(collector.spans)).not.toContain("purple");
+});
 
 test("a turn's spans arrive as one trace with the conventions' attributes", async () => {
   const collector = await startCollector();

@@ -2,7 +2,8 @@ import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest"
 import { UsageSource } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { type Model, ModelCallFailure } from "../../src/engine/model.ts";
 import { Failure, type FailureReason } from "../../src/failure.ts";
-import { type BreakerOptions, withBreaker } from "../../src/providers/breaker-provider.ts";
+import type { BreakerOptions } from "../../src/platform/outcome-breaker.ts";
+import { withBreaker } from "../../src/providers/breaker-provider.ts";
 import { outcomeOf } from "./provider-calls.ts";
 
 const RESET_MS = 1_000;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { createMetrics } from "../../src/metrics.ts";
-import { createModels, type Models } from "../../src/models.ts";
+import { createModelParts, createModels, type Models } from "../../src/models.ts";
 import type { ModelEndpointDefinition } from "../../src/parley-yaml.ts";
 import { createFetchTransport } from "../../src/providers/fetch-transport.ts";
 import { createModelRouter } from "../../src/providers/model-router.ts";
@@ -122,20 +122,17 @@ function at(server: SimulatedModel, model: string): ModelEndpointDefinition {
 
 function wired(
   endpoints: Readonly<Record<string, [ModelEndpointDefinition, ...ModelEndpointDefinition[]]>>,
-  transport = createUndiciTransport() as Parameters<typeof createModels>[0]["transport"] & { close?(): Promise<void> },
+  transport = createUndiciTransport() as Parameters<typeof createModelParts>[0]["transport"] & {
+    close?(): Promise<void>;
+  },
 ): { models: Models; metrics: ReturnType<typeof createMetrics> } {
   const metrics = createMetrics({ version: "0", track: "stable", processMetrics: false });
   const logger = { debug() {}, info() {}, warn() {}, error() {}, child: () => logger };
   const models = createModels({
-    config: {
-      breaker: BREAKER,
-      models: new Map(
-        Object.entries(endpoints).map(([name, ends]) => [name, { name, contextWindowTokens: 8_192, endpoints: ends }]),
-      ),
-    },
-    transport,
-    metrics,
-    logger,
+    models: new Map(
+      Object.entries(endpoints).map(([name, ends]) => [name, { name, contextWindowTokens: 8_192, endpoints: ends }]),
+    ),
+    parts: createModelParts({ config: { breaker: BREAKER }, transport, metrics, logger }),
   });
   onTestFinished(async () => {
     models.close();

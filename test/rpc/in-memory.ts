@@ -6,7 +6,7 @@ import { createPriceTable } from "../../src/accounts/price-table.ts";
 import { createMemoryRateLimiter } from "../../src/accounts/rate-limit.ts";
 import { loadConfig } from "../../src/config.ts";
 import { createMetrics } from "../../src/metrics.ts";
-import { createModels } from "../../src/models.ts";
+import { createModelParts, createModels } from "../../src/models.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { createUndiciTransport } from "../../src/providers/undici-transport.ts";
@@ -16,6 +16,7 @@ import { routerOptions } from "../../src/rpc/router-options.ts";
 import { createSessionHandlers } from "../../src/rpc/session-handlers.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
 import { createTurnObserver } from "../../src/turn-observer.ts";
+import { fixedDefinitions } from "../../src/turns/definitions.ts";
 import { TurnRunner } from "../../src/turns/turn-runner.ts";
 
 /** The handlers behind a transport without a network: the same answers as over a port, or a port has added something. */
@@ -30,7 +31,9 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
   const logger = createLogger({ level: "silent", version, track });
   const store = createMemoryStore({ ttlMs, leaseMs });
   const undici = createUndiciTransport();
-  const models = createModels({ config, transport: undici, metrics, logger });
+  const parts = createModelParts({ config, transport: undici, metrics, logger });
+  const { model } = createModels({ models: config.models, parts });
+  const definitions = fixedDefinitions({ teams, defaultTeam, model, tools });
   const accounts = createMemoryAccountStore();
   const prices = createPriceTable(config.prices);
   const rateLimiter = createMemoryRateLimiter(config.rateLimit);
@@ -38,9 +41,7 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
     store,
     accounts,
     prices,
-    model: models.model,
-    tools,
-    teams,
+    definitions,
     leaseMs,
     observer: createTurnObserver({ logger, metrics }),
   });
@@ -53,8 +54,7 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
       store,
       runner,
       rateLimiter,
-      teams: { byName: teams, defaultTeam },
-      tools,
+      definitions,
       release: { version, track },
       maxTokens,
       draining: () => false,
@@ -65,8 +65,7 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
       accounts,
       prices,
       rateLimiter,
-      teams: { byName: teams, defaultTeam },
-      tools,
+      definitions,
       release: { version },
       maxTokens,
     },
@@ -79,7 +78,7 @@ export async function startInMemory(): Promise<{ transport: Transport; close(): 
     transport,
     async close() {
       await runner.drain(1_000);
-      models.close();
+      await parts.close();
       await undici.close();
       await store.close();
       await simulated.close();

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Tool, ToolBox } from "../../src/engine/tool.ts";
+import type { Tool } from "../../src/engine/tool.ts";
 import { writeRecord } from "./record.ts";
 
 /** So long a tool works, in milliseconds: long enough to be killed amid it. */
 const WORK_MS = 60;
 
 /** Tools that write down each call before they work: `once` may not be repeated, `again` may. */
-export function recordingTools(file: string): ToolBox {
+export function recordingTools(file: string): ReadonlyMap<string, Tool> {
   const tool = (name: string, idempotent: boolean): Tool => ({
     name,
     description: `Works for a moment, ${idempotent ? "as often as you like" : "once"}.`,

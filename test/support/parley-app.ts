@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { loadAlertSettings } from "../../sidecar/alert-settings.ts";
 import { type App, startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
@@ -44,6 +45,8 @@ export interface TestAppOptions {
   readonly model?: string;
   /** Text of a parley.yaml. */
   readonly yaml?: string;
+  /** Path of a parley.yaml in its place. */
+  readonly configFile?: string;
   /** A model that several services share; who made it closes it. Default: one of its own. */
   readonly simulated?: SimulatedModel;
   /** Pause between two chunks of the model's answer, in milliseconds. Default 0. */
@@ -58,6 +61,7 @@ export async function startTestApp({
   redisUrl,
   model,
   yaml,
+  configFile,
   simulated: given,
   chunkDelayMs = 0,
   withUsage = false,
@@ -78,9 +82,13 @@ export async function startTestApp({
         ...(model === undefined ? {} : { MODEL: model }),
         ...(redisUrl === undefined ? {} : { REDIS_URL: redisUrl }),
         ...(yaml === undefined ? {} : { CONFIG_FILE: "parley.yaml" }),
+        ...(configFile === undefined ? {} : { CONFIG_FILE: configFile }),
         ...env,
       },
-      { readFile: () => yaml ?? "", packageVersion: "0.0.0-test" },
+      {
+        readFile: (path) => (path === configFile ? readFileSync(path, "utf8") : (yaml ?? "")),
+        packageVersion: "0.0.0-test",
+      },
     );
     const { logLevel: level, version, track } = config;
     const destination = { write: (line: string) => void text.push(line) };

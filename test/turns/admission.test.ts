@@ -6,6 +6,7 @@ import type { TeamDefinition } from "../../src/engine/team.ts";
 import { Failure } from "../../src/failure.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
 import { type AdmissionPorts, admitTurn, type TurnRequest } from "../../src/turns/admission.ts";
+import { fixedDefinitions } from "../../src/turns/definitions.ts";
 import type { Store } from "../../src/turns/ports.ts";
 import { TurnRunner } from "../../src/turns/turn-runner.ts";
 import { TEAM } from "../engine/scripted-turn.ts";
@@ -28,6 +29,13 @@ const REQUEST: TurnRequest = {
   endsWithCall: false,
 };
 
+const definitions = fixedDefinitions({
+  teams,
+  defaultTeam: "assistant",
+  model: { call: () => Promise.reject(new Failure("MODEL_UNAVAILABLE")) },
+  tools: new Map(),
+});
+
 let store: Store;
 let runner: TurnRunner;
 let ports: AdmissionPorts;
@@ -35,15 +43,14 @@ beforeEach(() => {
   store = createMemoryStore({ ttlMs: 60_000, leaseMs: 10_000 });
   runner = new TurnRunner({
     store,
-    model: { call: () => Promise.reject(new Failure("MODEL_UNAVAILABLE")) },
-    tools: new Map(),
+    definitions,
     accounts: createMemoryAccountStore(),
     prices: createPriceTable(readPrices(pricesYamlSchema.parse(undefined))),
-    teams,
     leaseMs: 10_000,
     observer: {
       around: (_, work) => work(),
       tokensRecorded: () => undefined,
+      guardrailTripped: () => undefined,
       turnEnded: () => undefined,
       turnLost: () => undefined,
       turnTakenOver: () => undefined,
@@ -56,8 +63,7 @@ beforeEach(() => {
     store,
     runner,
     rateLimiter: { consume: async () => undefined, peek: async () => undefined },
-    teams: { byName: teams, defaultTeam: "assistant" },
-    tools: new Map(),
+    definitions,
     release: { version: "1", track: "stable" },
     maxTokens: 4_000,
     draining: () => false,

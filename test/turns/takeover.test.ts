@@ -5,6 +5,7 @@ import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { CallOutcome, type UsageRecord } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import type { AgentDefinition, TeamDefinition } from "../../src/engine/team.ts";
+import type { TerminationDefinition } from "../../src/engine/termination.ts";
 import { newTurnRef } from "../../src/turns/turn-id.ts";
 import { ASSISTANT, TEAM } from "../engine/scripted-turn.ts";
 import { type Cut, expectBilled, expectWhole, type Line, type Play, runInPieces, standing } from "./turn-in-pieces.ts";
@@ -19,21 +20,42 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-const words = fc.array(fc.constantFrom("one ", "two ", "three. ", "TERM", " "), { maxLength: 3 });
+const words = fc.oneof(
+  { weight: 3, arbitrary: fc.array(fc.constantFrom("one ", "two ", "three. ", "TERM", " "), { maxLength: 3 }) },
+  // A selector's choice, where one is asked for.
+  fc.constantFrom("agent0", "agent1", "agent2").map((name) => [name]),
+);
 const line: fc.Arbitrary<Line> = fc.record({
   pieces: words,
   // Of the tool that must not be called twice often: few cuts fall amid a call of it.
-  calls: fc.array(fc.constantFrom("idempotent", "once", "once", "missing"), { maxLength: 3 }),
+  calls: fc.array(
+    fc.constantFrom("idempotent", "once", "once", "missing", "transfer_to_agent0", "transfer_to_agent1"),
+    { maxLength: 3 },
+  ),
 });
 const LAST: Line = { pieces: ["That is ", "all. TERMI", "NATE"], calls: [] };
 
 const team: fc.Arbitrary<TeamDefinition> = fc
   .record({
-    kind: fc.constantFrom("single" as const, "round_robin" as const),
+    kind: fc.constantFrom("single" as const, "round_robin" as const, "selector" as const, "swarm" as const),
     size: fc.integer({ min: 1, max: 3 }),
     maxRounds: fc.integer({ min: 2, max: 9 }),
+    // What lost calls have used differs from owner to owner, as time does: neither is among these.
+    termination: fc.constantFrom<(TerminationDefinition | undefined)[]>(undefined, undefined, {
+      kind: "or",
+      conditions: [
+        { kind: "max_messages", limit: 4 },
+        {
+          kind: "and",
+          conditions: [
+            { kind: "text_mention", text: "two" },
+            { kind: "source_match", sources: ["agent1"] },
+          ],
+        },
+      ],
+    }),
   })
-  .map(({ kind, size, maxRounds }) => {
+  .map(({ kind, size, maxRounds, termination }) => {
     const agents = Array.from(
       { length: kind === "single" ? 1 : size },
       (_, index): AgentDefinition => ({
@@ -41,9 +63,25 @@ const team: fc.Arbitrary<TeamDefinition> = fc
         name: `agent${index}`,
         contextWindowTokens: 1_000_000,
         tools: ["idempotent", "once"],
+        ...(kind === "swarm" ? { handoffs: [0, 1].map((to) => ({ to: `agent${to}`, description: "" })) } : {}),
       }),
     );
-    return { ...TEAM, name: "t", kind, agents: agents as unknown as TeamDefinition["agents"], maxRounds };
+    const selector = {
+      model: "gpt-4",
+      contextWindowTokens: 1_000_000,
+      prompt: "{history} {participants}?",
+      maxAttempts: 2,
+      allowRepeatSpeaker: false,
+    };
+    return {
+      ...TEAM,
+      name: "t",
+      kind,
+      agents: agents as unknown as TeamDefinition["agents"],
+      maxRounds,
+      ...(kind === "selector" ? { selector } : {}),
+      ...(termination === undefined ? {} : { termination }),
+    };
   });
 
 const play: fc.Arbitrary<Play> = fc.record({
@@ -72,7 +110,7 @@ function paidCalls(charges: readonly UsageRecord[]): Set<string | undefined> {
 }
 
 test("cut anywhere, its log is the log of one piece, and no call that has ended is made again", async () => {
-  const seen = { takeovers: 0, restarts: 0, unknown: 0, lostUsage: 0, lostUsageKnown: 0 };
+  const seen = { takeovers: 0, restarts: 0, unknown: 0, lostUsage: 0, lostUsageKnown: 0, selected: 0, handoffs: 0 };
   await fc.assert(
     fc.asyncProperty(play, cuts, async (drawn, drawnCuts) => {
       const { turnId } = newTurnRef({ tenant: "acme", sessionId: "s1" });
@@ -116,6 +154,9 @@ test("cut anywhere, its log is the log of one piece, and no call that has ended 
       for (const { event } of cut.log) {
         if (event?.event.case === "toolCallCompleted" && event.event.value.outcome === ToolOutcome.UNKNOWN)
           seen.unknown++;
+        if (cut.owners.length === 1) continue;
+        if (event?.event.case === "speakerSelected") seen.selected++;
+        if (event?.event.case === "handoff") seen.handoffs++;
       }
     }),
     { numRuns: 300 },

@@ -192,6 +192,7 @@ export async function runInPieces(
           work: () => ReturnType<Parameters<typeof executeTurn>[1]["ports"]["observer"]["around"]>,
         ) => work(),
         tokensRecorded: () => undefined,
+        guardrailTripped: () => undefined,
         turnEnded: () => undefined,
         turnLost: () => undefined,
         turnTakenOver: () => undefined,

@@ -7,6 +7,7 @@ import type { Model } from "../../src/engine/model.ts";
 import { Failure } from "../../src/failure.ts";
 import { parseParleyYaml } from "../../src/parley-yaml.ts";
 import { createMemoryStore } from "../../src/store/memory-store.ts";
+import { fixedDefinitions } from "../../src/turns/definitions.ts";
 import { NO_USAGE, type Store } from "../../src/turns/ports.ts";
 import { NO_PAST } from "../../src/turns/turn-journal.ts";
 import { type RunningTurn, TurnRunner } from "../../src/turns/turn-runner.ts";
@@ -46,15 +47,14 @@ beforeEach(() => {
   store = createMemoryStore({ ttlMs: 60_000, leaseMs: LEASE_MS });
   runner = new TurnRunner({
     store,
-    model,
-    tools: new Map(),
+    definitions: fixedDefinitions({ teams: new Map(), defaultTeam: "", model, tools: new Map() }),
     accounts: createMemoryAccountStore(),
     prices: createPriceTable(readPrices(pricesYamlSchema.parse(undefined))),
-    teams: new Map(),
     leaseMs: LEASE_MS,
     observer: {
       around: (_, work) => work(),
       tokensRecorded: () => undefined,
+      guardrailTripped: () => undefined,
       turnEnded: () => undefined,
       turnLost: () => undefined,
       turnTakenOver: () => undefined,

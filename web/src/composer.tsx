@@ -2,6 +2,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { useCell } from "./cell.ts";
 import type { Conversation } from "./conversation.ts";
 import { SendIcon, StopIcon } from "./icons.tsx";
+import { questionsOf, type TurnState } from "./turn-state.ts";
 
 /** The service's bound on a message, in code points; it is the service that enforces it. */
 const MESSAGE_CODE_POINTS = 10_000;
@@ -14,12 +15,14 @@ interface ComposerProps {
   readonly running: boolean;
   /** That turn was asked to end. */
   readonly stopping: boolean;
+  /** The turn whose team waits for an answer: what is written is that. */
+  readonly waiting: TurnState | undefined;
   readonly teams: readonly string[];
   /** Names of each team's agents, by the team's name. */
   readonly agents: Readonly<Record<string, readonly string[]>>;
 }
 
-export function Composer({ conversation, running, stopping, teams, agents }: ComposerProps) {
+export function Composer({ conversation, running, stopping, waiting, teams, agents }: ComposerProps) {
   const draft = useCell(conversation.draft);
   const [agentTeam, setAgentTeam] = useState("");
   const field = useRef<HTMLTextAreaElement>(null);
@@ -27,6 +30,10 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
   const blank = draft.trim() === "";
 
   useEffect(() => field.current?.focus(), [conversation]);
+  useEffect(() => {
+    // To another team it would be no answer, and make the question void.
+    if (waiting !== undefined) setAgentTeam(waiting.agentTeam);
+  }, [waiting]);
   useLayoutEffect(() => {
     // Grows with its text, up to the maximum in styles.css.
     if (field.current === null) return;
@@ -66,7 +73,7 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
         id="message"
         rows={1}
         value={draft}
-        placeholder="Message"
+        placeholder={placeholderOf(waiting)}
         aria-describedby="message-keys"
         onInput={(event) => conversation.draft.set(event.currentTarget.value)}
         onKeyDown={(event) => {
@@ -137,6 +144,12 @@ export function Composer({ conversation, running, stopping, teams, agents }: Com
       </div>
     </form>
   );
+}
+
+function placeholderOf(waiting: TurnState | undefined): string {
+  if (waiting === undefined) return "Message";
+  const { approvals, question } = questionsOf(waiting);
+  return approvals.length > 0 ? "A message refuses the call" : `Your answer to ${question?.agent}`;
 }
 
 /** Who is in a team of several. */

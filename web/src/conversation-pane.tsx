@@ -4,12 +4,20 @@ import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { useCell } from "./cell.ts";
 import { Composer } from "./composer.tsx";
 import type { ConsoleConfig } from "./console-config.ts";
-import { type Conversation, isActive, turnsOf } from "./conversation.ts";
+import { type Conversation, isActive, turnsOf, waitingTurnOf } from "./conversation.ts";
 import { isSessionGone } from "./problem.ts";
 import { ProblemNote } from "./problem-note.tsx";
-import { costText, disconnectedSentence, endSentence, headroomText, queueSentence, tokensText } from "./sentences.ts";
+import {
+  costText,
+  disconnectedSentence,
+  endSentence,
+  guardrailSentence,
+  headroomText,
+  queueSentence,
+  tokensText,
+} from "./sentences.ts";
 import { Transcript } from "./transcript.tsx";
-import { type TurnState, textOf } from "./turn-state.ts";
+import { questionsOf, type TurnState, type TurnStep, textOf } from "./turn-state.ts";
 
 interface ConversationPaneProps {
   readonly conversation: Conversation;
@@ -22,7 +30,8 @@ interface ConversationPaneProps {
 
 export function ConversationPane({ conversation, session, config, onNewSession }: ConversationPaneProps) {
   const state = useCell(conversation.state, { perFrame: true });
-  const turns = useMemo(() => turnsOf(state), [state.history, state.live]);
+  const turns = useMemo(() => turnsOf(state), [state.history, state.live, state.newest]);
+  const waiting = waitingTurnOf(turns);
   const active = state.live.find(isActive);
   const lastProblem = state.problem ?? state.live.at(-1)?.problem;
   const gone = lastProblem !== undefined && isSessionGone(lastProblem);
@@ -34,6 +43,8 @@ export function ConversationPane({ conversation, session, config, onNewSession }
         loading={state.loading}
         older={state.history.olderTokens.length > 0}
         agents={config?.agents}
+        waiting={waiting}
+        onApprove={conversation.approve}
         onTakeBack={conversation.takeBack}
         onRetry={conversation.retry}
         onOlder={() => void conversation.loadOlder()}
@@ -62,6 +73,7 @@ export function ConversationPane({ conversation, session, config, onNewSession }
         conversation={conversation}
         running={active !== undefined}
         stopping={active?.stopping === true}
+        waiting={waiting}
         teams={config?.teams ?? []}
         agents={config?.agents ?? {}}
       />
@@ -78,8 +90,8 @@ function Welcome({ config }: { config: ConsoleConfig | undefined }) {
       <h2>Say something.</h2>
       {config?.simulatedModel ? (
         <p>
-          Answers come from a simulated model: it repeats what it was sent. Start the service with{" "}
-          <code>OPENAI_API_KEY</code> or <code>OPENAI_BASE_URL</code> to talk to a real one.
+          Answers come from a simulated model: it repeats what it was sent, or follows an example’s script. Start the
+          service with <code>OPENAI_API_KEY</code> or <code>OPENAI_BASE_URL</code> to talk to a real one.
         </p>
       ) : (
         <p>Your first message begins a session. It is kept in the list, and its answer comes as it is written.</p>
@@ -101,6 +113,15 @@ function announcementOf(turn: TurnState | undefined): string {
   if (turn.disconnected) return disconnectedSentence(turn.phase);
   if (turn.phase === "queued") return queueSentence(turn.turnsAhead);
   if (turn.phase !== "ended") return "Waiting for the answer";
-  const said = turn.steps.flatMap((step) => (step.kind === "reply" ? [textOf(step)] : []));
-  return [...said, turn.finishReason === FinishReason.UNSPECIFIED ? "" : endSentence(turn.finishReason)].join(" ");
+  const said = turn.steps.map(spokenText).filter((text) => text !== "");
+  const approvals = questionsOf(turn).approvals.map(
+    ({ agent, tool }) => `${agent} asks to call ${tool}. Approve it or refuse it.`,
+  );
+  const told = turn.finishReason === FinishReason.GUARDRAIL || approvals.length > 0;
+  return [...said, ...approvals, told ? "" : endSentence(turn.finishReason)].filter(Boolean).join(" ");
+}
+
+function spokenText(step: TurnStep): string {
+  if (step.kind === "reply") return textOf(step);
+  return step.kind === "guardrail" ? guardrailSentence(step.guardrail, step.stage) : "";
 }

@@ -6,11 +6,20 @@ import type { ParleyClients } from "./parley-clients.ts";
 import { pause } from "./pause.ts";
 import { type Problem, problemOf } from "./problem.ts";
 import { createPatience, nextStepAfter } from "./reconnection.ts";
-import { newTurnKey, type SentTurn } from "./sent-turn.ts";
+import { type Approval, newTurnKey, type SentTurn } from "./sent-turn.ts";
 import { lockTurn, type Tabs } from "./tabs.ts";
 import { type FollowEnd, followTurn } from "./turn-follower.ts";
 import type { TurnMemory } from "./turn-memory.ts";
-import { afterEvent, newTurn, type TurnEvent, type TurnState, turnsOfHistory } from "./turn-state.ts";
+import {
+  afterEvent,
+  approvalsText,
+  isRefusedMessage,
+  newTurn,
+  questionsOf,
+  type TurnEvent,
+  type TurnState,
+  turnsOfHistory,
+} from "./turn-state.ts";
 
 /** One session as it is open in this page. Its turns go on while another session is looked at, and without this page. */
 export interface Conversation {
@@ -21,6 +30,8 @@ export interface Conversation {
   readonly watched: WritableCell<boolean>;
   /** Sends a message; while an answer comes it waits, or interrupts. What goes wrong is in the state. */
   send(message: string, options: { agentTeam: string; interrupts: boolean }): void;
+  /** Answers tool calls that wait for approval; the team goes on. */
+  approve(approvals: readonly Approval[]): void;
   /** Ends the turn that is answering, else takes back the message that waits first. */
   stop(): void;
   /** Takes back a message whose turn has not begun. */
@@ -49,6 +60,8 @@ export interface ConversationState {
   readonly headroom: readonly Headroom[];
   /** The history could not be read. */
   readonly problem?: Problem;
+  /** The history's newest turn, read from its log: the history knows nothing of tool calls, questions and costs. */
+  readonly newest?: TurnState;
   /** Turns that came after the history was read, in their order: those that have begun, then those that wait. */
   readonly live: readonly TurnState[];
 }
@@ -112,7 +125,25 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
       update({ loading: false, problem: problemOf(error) });
     }
   };
-  const readHistory = (): Promise<void> => read(() => readLatest(clients, state.get().sessionId));
+  const readHistory = async (): Promise<void> => {
+    await read(() => readLatest(clients, state.get().sessionId));
+    await readNewest();
+  };
+
+  /** Reads the newest turn's log; where it cannot be had, what the history has of the turn stands. */
+  const readNewest = async (): Promise<void> => {
+    const told = turnsOfHistory(state.get().history.messages).at(-1);
+    if (told === undefined || state.get().live.some(({ turnId }) => turnId === told.turnId)) return;
+    try {
+      let newest: TurnState = { ...told, steps: [] };
+      for await (const event of clients.chat.resumeTurn({ turnId: told.turnId, afterSequence: 0n })) {
+        newest = { ...afterEvent(newest, event), phase: "ended", agentAtWork: "" };
+      }
+      if (newest.finishReason !== FinishReason.UNSPECIFIED) update({ newest });
+    } catch {
+      // Its log was trimmed, or the service is away.
+    }
+  };
 
   /** A figure beside the point: where it cannot be had, the last one stands. */
   const readHeadroom = async (): Promise<void> => {
@@ -125,7 +156,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     const over = new AbortController();
     followings.set(sent.key, { sent, over, mine, timed, begun: false, placed: false, unwanted: false });
     if (find(sent.key) === undefined) {
-      const turn = newTurn({ key: sent.key, question: sent.message });
+      const turn = newTurn({ key: sent.key, question: sent.message || approvalsText(sent.approvals) });
       const { live } = state.get();
       const first = sent.interrupts || sent.turnId !== "" ? live.findIndex(isWaiting) : -1;
       const begun = sent.turnId === "" ? {} : ({ turnId: sent.turnId, phase: "answering" } as const);
@@ -293,29 +324,24 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     }
   };
 
+  const submit = (asked: Pick<SentTurn, "message" | "approvals" | "agentTeam" | "interrupts">): void => {
+    const { sessionId, live } = state.get();
+    const sent: SentTurn = { key: newTurnKey(), userId, sessionId, turnId: "", ...asked, sentMs: Date.now() };
+    // A failed turn is not in the session's history; the message that was given back takes its place.
+    setLive(live.filter((turn) => !leftNothing(turn)));
+    if (asked.message !== "") draft.set("");
+    if (sent.sessionId !== "") share(sent);
+    begin(sent, { mine: true, timed: true });
+  };
+
   return {
     state,
     draft,
     watched,
     loadOlder: () => read(() => readOlder(clients, state.get().sessionId, state.get().history)),
 
-    send(message, { agentTeam, interrupts }) {
-      const sent: SentTurn = {
-        key: newTurnKey(),
-        userId,
-        sessionId: state.get().sessionId,
-        turnId: "",
-        message,
-        agentTeam,
-        interrupts,
-        sentMs: Date.now(),
-      };
-      // A failed turn is not in the session's history; the message that was given back takes its place.
-      setLive(state.get().live.filter((turn) => !leftNothing(turn)));
-      draft.set("");
-      if (sent.sessionId !== "") share(sent);
-      begin(sent, { mine: true, timed: true });
-    },
+    send: (message, { agentTeam, interrupts }) => submit({ message, approvals: [], agentTeam, interrupts }),
+    approve: (approvals) => submit({ message: "", approvals, agentTeam: "", interrupts: false }),
     stop() {
       const turn = state.get().live.find(isActive);
       const following = turn === undefined ? undefined : followings.get(turn.key);
@@ -380,10 +406,18 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
 }
 
 /** All turns that are known here, oldest first. */
-export function turnsOf({ history, live }: ConversationState): TurnState[] {
-  const fresh = new Map(live.map((turn) => [turn.turnId, turn]));
+export function turnsOf({ history, live, newest }: ConversationState): TurnState[] {
+  const fresh = new Map([...(newest === undefined ? [] : [newest]), ...live].map((turn) => [turn.turnId, turn]));
   const told = turnsOfHistory(history.messages).map((turn) => fresh.get(turn.turnId) ?? turn);
   return [...told, ...live.filter((turn) => !told.includes(turn))];
+}
+
+/** The turn whose team waits for a person, if it does: of what came after it nothing is in the history. */
+export function waitingTurnOf(turns: readonly TurnState[]): TurnState | undefined {
+  const last = turns.findLast((turn) => !leftNothing(turn));
+  if (last === undefined) return undefined;
+  const { approvals, question } = questionsOf(last);
+  return approvals.length > 0 || question !== undefined ? last : undefined;
 }
 
 export function isActive(turn: TurnState): boolean {
@@ -398,5 +432,6 @@ function isWaiting(turn: TurnState): boolean {
 /** The turn ended so that the session's history has nothing of it, and the message should be said again. */
 function leftNothing(turn: TurnState): boolean {
   if (turn.phase !== "ended" || turn.mayRetry) return false;
-  return turn.problem !== undefined || turn.turnId === "" || turn.finishReason === FinishReason.ROLLED_BACK;
+  if (turn.problem !== undefined || turn.turnId === "" || isRefusedMessage(turn)) return true;
+  return turn.finishReason === FinishReason.ROLLED_BACK;
 }

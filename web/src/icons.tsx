@@ -38,6 +38,18 @@ export const ToolIcon = () => (
   </Icon>
 );
 
+export const ShieldIcon = () => (
+  <Icon>
+    <path d="M12 3l7 3v5c0 4.5-3 8-7 10-4-2-7-5.5-7-10V6zM9 9l6 6M15 9l-6 6" />
+  </Icon>
+);
+
+export const ArrowIcon = () => (
+  <Icon>
+    <path d="M5 12h14M13 6l6 6-6 6" />
+  </Icon>
+);
+
 export const StopIcon = () => (
   <Icon>
     <rect x="7" y="7" width="10" height="10" rx="2" fill="currentColor" stroke="none" />

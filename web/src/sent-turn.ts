@@ -10,7 +10,10 @@ export interface SentTurn {
   readonly sessionId: string;
   /** Empty until the turn has begun. */
   readonly turnId: string;
+  /** Empty: the approvals are all that is said. */
   readonly message: string;
+  /** Answers to what the session's last turn asks. */
+  readonly approvals: readonly Approval[];
   /** Empty: the default. */
   readonly agentTeam: string;
   /** Ends the running turn instead of waiting for it. */
@@ -19,18 +22,28 @@ export interface SentTurn {
   readonly sentMs: number;
 }
 
+/** A person's answer to a tool call that waits for it. */
+export interface Approval {
+  readonly toolCallId: string;
+  readonly approved: boolean;
+  /** Told to the model where the call is not approved; may be empty. */
+  readonly comment: string;
+}
+
 /** The request that begins the turn: the same one each time, as the service compares it with the first. */
 export function requestOf({
   key,
   userId,
   sessionId,
   message,
+  approvals,
   agentTeam,
   interrupts,
 }: SentTurn): MessageInitShape<typeof StreamChatRequestSchema> {
   return {
     sessionId,
     message,
+    approvals: [...approvals],
     userId,
     agentTeam,
     idempotencyKey: key,

@@ -1,5 +1,5 @@
 import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
-import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
+import { GuardrailStage, ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { TurnPhase, TurnUsage } from "./turn-state.ts";
 
@@ -31,6 +31,29 @@ export function endSentence(reason: FinishReason): string {
     default:
       return "";
   }
+}
+
+/** Why a team of several ended its turn, by AutoGen's names of the conditions that were met, joined by " & ". */
+export function terminationSentence(termination: string): string {
+  if (termination === "") return "";
+  const clauses = termination.split(" & ").map((name) => terminationClauses[name] ?? `${name} was met`);
+  return `The team is done: ${clauses.join(", and ")}.`;
+}
+
+const terminationClauses: Readonly<Record<string, string>> = {
+  TextMentionTermination: "its closing word was said",
+  MaxMessageTermination: "its maximum of messages was reached",
+  TokenUsageTermination: "its maximum of tokens was reached",
+  TimeoutTermination: "its time was over",
+  HandoffTermination: "the hand-off that ends it was made",
+  FunctionCallTermination: "the tool that ends it was called",
+  SourceMatchTermination: "whoever has the last word has spoken",
+};
+
+export function guardrailSentence(guardrail: string, stage: GuardrailStage): string {
+  return stage === GuardrailStage.INPUT
+    ? `The guardrail ${guardrail} refused this message. No model has seen it.`
+    : `The guardrail ${guardrail} stopped the answer.`;
 }
 
 export function queueSentence(turnsAhead: number): string {

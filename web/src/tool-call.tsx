@@ -31,6 +31,29 @@ export function ToolCall({ step, named }: { step: ToolStep; named: boolean }) {
   );
 }
 
+/** What a call is to be made with, by name. */
+export function ArgumentList({ argumentsJson }: { argumentsJson: string }) {
+  const given = argumentsOf(argumentsJson);
+  if (given === undefined) return <code class="tool-facts">{argumentsJson}</code>;
+  return (
+    <dl class="tool-facts">
+      {given.length === 0 && <dt>No arguments</dt>}
+      {given.map(([name, value]) => [
+        <dt key={`${name} name`}>{name}</dt>,
+        <dd key={name}>{typeof value === "string" ? value : <code>{JSON.stringify(value, null, 2)}</code>}</dd>,
+      ])}
+    </dl>
+  );
+}
+
+function argumentsOf(argumentsJson: string): [string, unknown][] | undefined {
+  try {
+    return Object.entries(JSON.parse(argumentsJson) as object);
+  } catch {
+    return undefined;
+  }
+}
+
 /** The JSON on lines of its own, as it is where it is none. */
 function readable(argumentsJson: string): string {
   try {

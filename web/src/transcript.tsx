@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
+import type { Approval } from "./sent-turn.ts";
 import type { TurnState } from "./turn-state.ts";
 import { TurnView } from "./turn-view.tsx";
 
@@ -13,14 +14,28 @@ interface TranscriptProps {
   readonly older: boolean;
   /** Names of each team's agents, by the team's name. */
   readonly agents: Readonly<Record<string, readonly string[]>> | undefined;
+  /** The turn whose team waits for a person. */
+  readonly waiting: TurnState | undefined;
   readonly children: ComponentChildren;
   onOlder(): void;
+  readonly onApprove: (approvals: readonly Approval[]) => void;
   readonly onTakeBack: (key: string) => void;
   readonly onRetry: (key: string) => void;
 }
 
 /** The turns, oldest first. Follows the end while the reader is there, and keeps still when older turns come in front. */
-export function Transcript({ turns, loading, older, agents, children, onOlder, onTakeBack, onRetry }: TranscriptProps) {
+export function Transcript({
+  turns,
+  loading,
+  older,
+  agents,
+  waiting,
+  children,
+  onOlder,
+  onApprove,
+  onTakeBack,
+  onRetry,
+}: TranscriptProps) {
   const scroller = useRef<HTMLElement>(null);
   const seen = useRef({ first: "", last: "", height: 0, top: 0, following: true });
   const first = turns[0]?.key ?? "";
@@ -66,6 +81,8 @@ export function Transcript({ turns, loading, older, agents, children, onOlder, o
             key={turn.key}
             turn={turn}
             several={(agents?.[turn.agentTeam]?.length ?? 0) > 1}
+            waiting={turn === waiting}
+            onApprove={onApprove}
             onTakeBack={onTakeBack}
             onRetry={onRetry}
           />

@@ -52,10 +52,12 @@ export function createTurnMemory(storage: () => Storage = () => window.localStor
 function parse(item: string | null): SentTurn | undefined {
   try {
     const told = JSON.parse(item ?? "") as Partial<Record<keyof SentTurn, unknown>>;
-    const { key, userId, sessionId, turnId, message, agentTeam, interrupts, sentMs } = told;
+    // Former releases knew of no approvals.
+    const { key, userId, sessionId, turnId, message, approvals = [], agentTeam, interrupts, sentMs } = told;
     const texts = [key, userId, sessionId, turnId, message, agentTeam];
     if (texts.some((text) => typeof text !== "string")) return undefined;
-    return typeof interrupts === "boolean" && typeof sentMs === "number" ? (told as SentTurn) : undefined;
+    if (!Array.isArray(approvals) || typeof interrupts !== "boolean" || typeof sentMs !== "number") return undefined;
+    return { ...told, approvals } as SentTurn;
   } catch {
     return undefined;
   }

@@ -1,6 +1,6 @@
 import type { StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { type Message, Role } from "../../gen/parley/chat/v1/message_pb.js";
-import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
+import { GuardrailStage, ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { Problem } from "./problem.ts";
 
@@ -25,9 +25,13 @@ export interface TurnState {
   readonly stopping: boolean;
   /** Absent where it is not known. */
   readonly usage?: TurnUsage;
+  /** What was used for each agent, in the order of their first calls; the manager of a selector team is one of them. */
+  readonly spending: readonly AgentSpending[];
   /** From sending to the end, as this page saw it, in milliseconds. */
   readonly elapsedMs?: number;
   readonly finishReason: FinishReason;
+  /** The condition of the team that was met, as AutoGen names it; empty: none. */
+  readonly termination: string;
   /** Why there is no answer, or not a whole one. */
   readonly problem?: Problem;
   /** With a problem: nothing was heard for too long, and the turn may be there still. */
@@ -46,7 +50,13 @@ export interface TurnUsage {
   readonly costMicroUsd: bigint;
 }
 
-export type TurnStep = ReplyStep | ToolStep | NoteStep;
+export interface AgentSpending extends TurnUsage {
+  readonly agent: string;
+  /** Model calls, failed ones included. */
+  readonly calls: number;
+}
+
+export type TurnStep = ReplyStep | ToolStep | NoteStep | ApprovalStep | QuestionStep | GuardrailStep;
 
 /** What an agent says. */
 export interface ReplyStep {
@@ -76,6 +86,30 @@ export interface NoteStep {
   readonly text: string;
 }
 
+/** A tool call that a person is asked about. */
+export interface ApprovalStep {
+  readonly kind: "approval";
+  readonly agent: string;
+  readonly toolCallId: string;
+  readonly tool: string;
+  /** As the model wrote them; a JSON object. */
+  readonly argumentsJson: string;
+}
+
+/** What an agent asks the user. */
+export interface QuestionStep {
+  readonly kind: "question";
+  readonly agent: string;
+  readonly prompt: string;
+}
+
+/** A check of the team that failed. */
+export interface GuardrailStep {
+  readonly kind: "guardrail";
+  readonly guardrail: string;
+  readonly stage: GuardrailStage;
+}
+
 export function textOf(reply: ReplyStep): string {
   return reply.pieces.map((piece) => piece.text).join("");
 }
@@ -92,7 +126,9 @@ export function newTurn({ key, question }: { key: string; question: string }): T
     agentAtWork: "",
     disconnected: false,
     stopping: false,
+    spending: [],
     finishReason: FinishReason.UNSPECIFIED,
+    termination: "",
     mayRetry: false,
   };
 }
@@ -140,21 +176,30 @@ export function afterEvent(turn: TurnState, { sequence, event }: TurnEvent): Tur
     }
     case "handoff":
       return plus({ kind: "note", text: `${event.value.fromAgent} hands over to ${event.value.toAgent}.` });
+    case "agentStopped":
+      return plus({ kind: "note", text: `${event.value.agent} has used up its tokens.` });
     case "speakerSelected":
       return plus({ kind: "note", text: `${event.value.agent} speaks next.` });
-    case "approvalRequired":
-      return plus({ kind: "note", text: `${event.value.agent} waits for approval to call ${event.value.tool}.` });
-    case "inputRequired":
-      return plus({ kind: "note", text: `${event.value.agent} asks: ${event.value.prompt}` });
-    case "guardrailTripped":
-      return plus({ kind: "note", text: `The guardrail ${event.value.guardrail} stopped the turn.` });
+    case "approvalRequired": {
+      const { agent, toolCallId, tool, argumentsJson } = event.value;
+      return plus({ kind: "approval", agent, toolCallId, tool, argumentsJson });
+    }
+    case "inputRequired": {
+      const { agent, prompt } = event.value;
+      return plus({ kind: "question", agent, prompt });
+    }
+    case "guardrailTripped": {
+      const { guardrail, stage } = event.value;
+      return plus({ kind: "guardrail", guardrail, stage });
+    }
     case "usageRecorded": {
-      const { tokenUsage, costMicroUsd } = event.value;
-      return { ...turn, usage: sumOf(turn.usage, { ...countsOf(tokenUsage), costMicroUsd }) };
+      const { agent, tokenUsage, costMicroUsd } = event.value;
+      const used = { ...countsOf(tokenUsage), costMicroUsd };
+      return { ...turn, usage: sumOf(turn.usage, used), spending: withCall(turn.spending, agent, used) };
     }
     case "turnCompleted": {
-      const { tokenUsage, costMicroUsd, finishReason } = event.value;
-      return { ...turn, finishReason, usage: { ...countsOf(tokenUsage), costMicroUsd } };
+      const { tokenUsage, costMicroUsd, finishReason, termination } = event.value;
+      return { ...turn, finishReason, termination, usage: { ...countsOf(tokenUsage), costMicroUsd } };
     }
     default:
       return turn;
@@ -175,6 +220,38 @@ function sumOf(sum: TurnUsage | undefined, more: TurnUsage): TurnUsage {
     totalTokens: sum.totalTokens + more.totalTokens,
     costMicroUsd: sum.costMicroUsd + more.costMicroUsd,
   };
+}
+
+/** The agents' spending with one more call. */
+function withCall(spending: readonly AgentSpending[], agent: string, used: TurnUsage): AgentSpending[] {
+  const before = spending.find((each) => each.agent === agent);
+  if (before === undefined) return [...spending, { agent, calls: 1, ...used }];
+  const after = { agent, calls: before.calls + 1, ...sumOf(before, used) };
+  return spending.map((each) => (each === before ? after : each));
+}
+
+/** What a turn asks of a person, as long as it is not answered. */
+export function questionsOf({ phase, finishReason, steps }: TurnState): {
+  readonly approvals: readonly ApprovalStep[];
+  readonly question: QuestionStep | undefined;
+} {
+  const asks = phase === "ended" && finishReason === FinishReason.INPUT_REQUIRED;
+  return {
+    approvals: asks ? steps.filter((step) => step.kind === "approval") : [],
+    question: asks ? steps.findLast((step) => step.kind === "question") : undefined,
+  };
+}
+
+/** Whether a check of the user's message ended the turn: nothing of it stays in the history. */
+export function isRefusedMessage({ steps }: TurnState): boolean {
+  return steps.some((step) => step.kind === "guardrail" && step.stage === GuardrailStage.INPUT);
+}
+
+/** A person's approvals as the service writes them into the history. */
+export function approvalsText(approvals: readonly { readonly approved: boolean; readonly comment: string }[]): string {
+  return approvals
+    .map(({ approved, comment }) => (approved ? "Approved." : `Not approved.${comment === "" ? "" : ` ${comment}`}`))
+    .join("\n");
 }
 
 /** Text after the sequence is void; completed messages stand. */

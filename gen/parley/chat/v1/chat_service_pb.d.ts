@@ -4,9 +4,10 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
+import type { ToolApproval } from "./tool_approval_pb.js";
 import type { TokenUsage } from "./token_usage_pb.js";
 import type { FinishReason, Turn } from "./turn_pb.js";
-import type { AgentStarted, ApprovalRequired, GuardrailTripped, Handoff, Heartbeat, InputRequired, MessageCompleted, SpeakerSelected, StepRestarted, TextDelta, ToolCallCompleted, ToolCallStarted, TurnCompleted, TurnQueued, TurnStarted, UsageRecorded } from "./turn_event_pb.js";
+import type { AgentStarted, AgentStopped, ApprovalRequired, GuardrailTripped, Handoff, Heartbeat, InputRequired, MessageCompleted, SpeakerSelected, StepRestarted, TextDelta, ToolCallCompleted, ToolCallStarted, TurnCompleted, TurnQueued, TurnStarted, UsageRecorded } from "./turn_event_pb.js";
 import type { Denial, Headroom } from "./headroom_pb.js";
 
 /**
@@ -28,7 +29,7 @@ export declare type ChatRequest = Message<"parley.chat.v1.ChatRequest"> & {
   sessionId: string;
 
   /**
-   * The user's message: 1 to 10,000 Unicode code points, no control characters but tab and line ends.
+   * The user's message: 1 to 10,000 Unicode code points, no control characters but tab and line ends. Empty only with approvals.
    *
    * @generated from field: string message = 2;
    */
@@ -92,6 +93,15 @@ export declare type ChatRequest = Message<"parley.chat.v1.ChatRequest"> & {
    * @generated from field: parley.chat.v1.OnDisconnect on_disconnect = 10;
    */
   onDisconnect: OnDisconnect;
+
+  /**
+   * Answers to approval_required of the session's last turn, at most 128: the team goes on where it stopped, whatever
+   * agent_team says. Calls that are left out are asked for again. A tool_call_id that nobody asks about: FAILED_PRECONDITION with
+   * reason APPROVAL_NOT_PENDING. A message without approvals leaves all of them not approved; the model is told the message.
+   *
+   * @generated from field: repeated parley.chat.v1.ToolApproval approvals = 11;
+   */
+  approvals: ToolApproval[];
 };
 
 /**
@@ -176,7 +186,7 @@ export declare type StreamChatRequest = Message<"parley.chat.v1.StreamChatReques
   sessionId: string;
 
   /**
-   * The user's message: 1 to 10,000 Unicode code points, no control characters but tab and line ends.
+   * The user's message: 1 to 10,000 Unicode code points, no control characters but tab and line ends. Empty only with approvals.
    *
    * @generated from field: string message = 2;
    */
@@ -240,6 +250,15 @@ export declare type StreamChatRequest = Message<"parley.chat.v1.StreamChatReques
    * @generated from field: parley.chat.v1.OnDisconnect on_disconnect = 10;
    */
   onDisconnect: OnDisconnect;
+
+  /**
+   * Answers to approval_required of the session's last turn, at most 128: the team goes on where it stopped, whatever
+   * agent_team says. Calls that are left out are asked for again. A tool_call_id that nobody asks about: FAILED_PRECONDITION with
+   * reason APPROVAL_NOT_PENDING. A message without approvals leaves all of them not approved; the model is told the message.
+   *
+   * @generated from field: repeated parley.chat.v1.ToolApproval approvals = 11;
+   */
+  approvals: ToolApproval[];
 };
 
 /**
@@ -395,6 +414,14 @@ export declare type StreamChatResponse = Message<"parley.chat.v1.StreamChatRespo
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * An agent may not go on; the others may.
+     *
+     * @generated from field: parley.chat.v1.AgentStopped agent_stopped = 18;
+     */
+    value: AgentStopped;
+    case: "agentStopped";
   } | { case: undefined; value?: undefined };
 };
 
@@ -578,6 +605,14 @@ export declare type ResumeTurnResponse = Message<"parley.chat.v1.ResumeTurnRespo
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * An agent may not go on; the others may.
+     *
+     * @generated from field: parley.chat.v1.AgentStopped agent_stopped = 18;
+     */
+    value: AgentStopped;
+    case: "agentStopped";
   } | { case: undefined; value?: undefined };
 };
 
@@ -681,7 +716,7 @@ export declare type PreviewChatRequest = Message<"parley.chat.v1.PreviewChatRequ
   sessionId: string;
 
   /**
-   * The user's message: 1 to 10,000 Unicode code points, no control characters but tab and line ends.
+   * The user's message: 1 to 10,000 Unicode code points, no control characters but tab and line ends. Empty only with approvals.
    *
    * @generated from field: string message = 2;
    */
@@ -745,6 +780,15 @@ export declare type PreviewChatRequest = Message<"parley.chat.v1.PreviewChatRequ
    * @generated from field: parley.chat.v1.OnDisconnect on_disconnect = 10;
    */
   onDisconnect: OnDisconnect;
+
+  /**
+   * Answers to approval_required of the session's last turn, at most 128: the team goes on where it stopped, whatever
+   * agent_team says. Calls that are left out are asked for again. A tool_call_id that nobody asks about: FAILED_PRECONDITION with
+   * reason APPROVAL_NOT_PENDING. A message without approvals leaves all of them not approved; the model is told the message.
+   *
+   * @generated from field: repeated parley.chat.v1.ToolApproval approvals = 11;
+   */
+  approvals: ToolApproval[];
 };
 
 /**

@@ -278,7 +278,8 @@ export declare type Handoff = Message<"parley.chat.v1.Handoff"> & {
 export declare const HandoffSchema: GenMessage<Handoff>;
 
 /**
- * ApprovalRequired says that a tool call waits for a person's approval.
+ * ApprovalRequired says that a tool call waits for a person's approval. The turn ends with FINISH_REASON_INPUT_REQUIRED; the
+ * session's next turn answers, with approvals.
  *
  * @generated from message parley.chat.v1.ApprovalRequired
  */
@@ -344,6 +345,33 @@ export declare type InputRequired = Message<"parley.chat.v1.InputRequired"> & {
  * Use `create(InputRequiredSchema)` to create a new message.
  */
 export declare const InputRequiredSchema: GenMessage<InputRequired>;
+
+/**
+ * AgentStopped says that an agent does not speak any more in the turn. The turn ends only where nobody else may.
+ *
+ * @generated from message parley.chat.v1.AgentStopped
+ */
+export declare type AgentStopped = Message<"parley.chat.v1.AgentStopped"> & {
+  /**
+   * The agent.
+   *
+   * @generated from field: string agent = 1;
+   */
+  agent: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: parley.chat.v1.AgentStopReason reason = 2;
+   */
+  reason: AgentStopReason;
+};
+
+/**
+ * Describes the message parley.chat.v1.AgentStopped.
+ * Use `create(AgentStoppedSchema)` to create a new message.
+ */
+export declare const AgentStoppedSchema: GenMessage<AgentStopped>;
 
 /**
  * GuardrailTripped says that a check of the team stopped the turn.
@@ -561,6 +589,33 @@ export enum ToolOutcome {
  * Describes the enum parley.chat.v1.ToolOutcome.
  */
 export declare const ToolOutcomeSchema: GenEnum<ToolOutcome>;
+
+/**
+ * AgentStopReason is why an agent does not speak any more.
+ *
+ * @generated from enum parley.chat.v1.AgentStopReason
+ */
+export enum AgentStopReason {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: AGENT_STOP_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * What is left of its own bound on tokens (`max_tokens` of the agent) is too little for a further call, or was used up amid one:
+   * then the message ends there.
+   *
+   * @generated from enum value: AGENT_STOP_REASON_TOKEN_CAP = 1;
+   */
+  TOKEN_CAP = 1,
+}
+
+/**
+ * Describes the enum parley.chat.v1.AgentStopReason.
+ */
+export declare const AgentStopReasonSchema: GenEnum<AgentStopReason>;
 
 /**
  * GuardrailStage says which side of the conversation a guardrail checked.

@@ -10,7 +10,7 @@ import { file_parley_chat_v1_turn } from "./turn_pb.js";
  * Describes the file parley/chat/v1/turn_event.proto.
  */
 export const file_parley_chat_v1_turn_event = /*@__PURE__*/
-  fileDesc("Ch9wYXJsZXkvY2hhdC92MS90dXJuX2V2ZW50LnByb3RvEg5wYXJsZXkuY2hhdC52MSJmCgtUdXJuU3RhcnRlZBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSEgoKYWdlbnRfdGVhbRgDIAEoCRIPCgd2ZXJzaW9uGAQgASgJEg0KBXRyYWNrGAUgASgJIh0KDEFnZW50U3RhcnRlZBINCgVhZ2VudBgBIAEoCSIoCglUZXh0RGVsdGESDQoFYWdlbnQYASABKAkSDAoEdGV4dBgCIAEoCSJGChBNZXNzYWdlQ29tcGxldGVkEg0KBWFnZW50GAEgASgJEg8KB2NvbnRlbnQYAiABKAkSEgoKbWVzc2FnZV9pZBgDIAEoCSJcCg9Ub29sQ2FsbFN0YXJ0ZWQSDQoFYWdlbnQYASABKAkSFAoMdG9vbF9jYWxsX2lkGAIgASgJEgwKBHRvb2wYAyABKAkSFgoOYXJndW1lbnRzX2pzb24YBCABKAkihQEKEVRvb2xDYWxsQ29tcGxldGVkEg0KBWFnZW50GAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCRIMCgR0b29sGAMgASgJEiwKB291dGNvbWUYBCABKA4yGy5wYXJsZXkuY2hhdC52MS5Ub29sT3V0Y29tZRIPCgdjb250ZW50GAUgASgJIiAKD1NwZWFrZXJTZWxlY3RlZBINCgVhZ2VudBgBIAEoCSIvCgdIYW5kb2ZmEhIKCmZyb21fYWdlbnQYASABKAkSEAoIdG9fYWdlbnQYAiABKAkiXQoQQXBwcm92YWxSZXF1aXJlZBINCgVhZ2VudBgBIAEoCRIUCgx0b29sX2NhbGxfaWQYAiABKAkSDAoEdG9vbBgDIAEoCRIWCg5hcmd1bWVudHNfanNvbhgEIAEoCSIuCg1JbnB1dFJlcXVpcmVkEg0KBWFnZW50GAEgASgJEg4KBnByb21wdBgCIAEoCSJUChBHdWFyZHJhaWxUcmlwcGVkEhEKCWd1YXJkcmFpbBgBIAEoCRItCgVzdGFnZRgCIAEoDjIeLnBhcmxleS5jaGF0LnYxLkd1YXJkcmFpbFN0YWdlIqkBCg1Vc2FnZVJlY29yZGVkEg0KBWFnZW50GAEgASgJEg0KBW1vZGVsGAIgASgJEi8KC3Rva2VuX3VzYWdlGAMgASgLMhoucGFybGV5LmNoYXQudjEuVG9rZW5Vc2FnZRIWCg5jb3N0X21pY3JvX3VzZBgEIAEoAxIxCgx1c2FnZV9zb3VyY2UYBSABKA4yGy5wYXJsZXkuY2hhdC52MS5Vc2FnZVNvdXJjZSI0Cg1TdGVwUmVzdGFydGVkEiMKG2Rpc2NhcmRfdGV4dF9hZnRlcl9zZXF1ZW5jZRgBIAEoAyKiAQoNVHVybkNvbXBsZXRlZBIzCg1maW5pc2hfcmVhc29uGAEgASgOMhwucGFybGV5LmNoYXQudjEuRmluaXNoUmVhc29uEi8KC3Rva2VuX3VzYWdlGAIgASgLMhoucGFybGV5LmNoYXQudjEuVG9rZW5Vc2FnZRIWCg5jb3N0X21pY3JvX3VzZBgDIAEoAxITCgt0ZXJtaW5hdGlvbhgEIAEoCSIeCgpUdXJuUXVldWVkEhAKCHBvc2l0aW9uGAEgASgFIgsKCUhlYXJ0YmVhdCqMAQoLVG9vbE91dGNvbWUSHAoYVE9PTF9PVVRDT01FX1VOU1BFQ0lGSUVEEAASEwoPVE9PTF9PVVRDT01FX09LEAESFgoSVE9PTF9PVVRDT01FX0VSUk9SEAISGAoUVE9PTF9PVVRDT01FX1JFRlVTRUQQAxIYChRUT09MX09VVENPTUVfVU5LTk9XThAEKmgKDkd1YXJkcmFpbFN0YWdlEh8KG0dVQVJEUkFJTF9TVEFHRV9VTlNQRUNJRklFRBAAEhkKFUdVQVJEUkFJTF9TVEFHRV9JTlBVVBABEhoKFkdVQVJEUkFJTF9TVEFHRV9PVVRQVVQQAmIGcHJvdG8z", [file_parley_chat_v1_token_usage, file_parley_chat_v1_turn]);
+  fileDesc("Ch9wYXJsZXkvY2hhdC92MS90dXJuX2V2ZW50LnByb3RvEg5wYXJsZXkuY2hhdC52MSJmCgtUdXJuU3RhcnRlZBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB3R1cm5faWQYAiABKAkSEgoKYWdlbnRfdGVhbRgDIAEoCRIPCgd2ZXJzaW9uGAQgASgJEg0KBXRyYWNrGAUgASgJIh0KDEFnZW50U3RhcnRlZBINCgVhZ2VudBgBIAEoCSIoCglUZXh0RGVsdGESDQoFYWdlbnQYASABKAkSDAoEdGV4dBgCIAEoCSJGChBNZXNzYWdlQ29tcGxldGVkEg0KBWFnZW50GAEgASgJEg8KB2NvbnRlbnQYAiABKAkSEgoKbWVzc2FnZV9pZBgDIAEoCSJcCg9Ub29sQ2FsbFN0YXJ0ZWQSDQoFYWdlbnQYASABKAkSFAoMdG9vbF9jYWxsX2lkGAIgASgJEgwKBHRvb2wYAyABKAkSFgoOYXJndW1lbnRzX2pzb24YBCABKAkihQEKEVRvb2xDYWxsQ29tcGxldGVkEg0KBWFnZW50GAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCRIMCgR0b29sGAMgASgJEiwKB291dGNvbWUYBCABKA4yGy5wYXJsZXkuY2hhdC52MS5Ub29sT3V0Y29tZRIPCgdjb250ZW50GAUgASgJIiAKD1NwZWFrZXJTZWxlY3RlZBINCgVhZ2VudBgBIAEoCSIvCgdIYW5kb2ZmEhIKCmZyb21fYWdlbnQYASABKAkSEAoIdG9fYWdlbnQYAiABKAkiXQoQQXBwcm92YWxSZXF1aXJlZBINCgVhZ2VudBgBIAEoCRIUCgx0b29sX2NhbGxfaWQYAiABKAkSDAoEdG9vbBgDIAEoCRIWCg5hcmd1bWVudHNfanNvbhgEIAEoCSIuCg1JbnB1dFJlcXVpcmVkEg0KBWFnZW50GAEgASgJEg4KBnByb21wdBgCIAEoCSJOCgxBZ2VudFN0b3BwZWQSDQoFYWdlbnQYASABKAkSLwoGcmVhc29uGAIgASgOMh8ucGFybGV5LmNoYXQudjEuQWdlbnRTdG9wUmVhc29uIlQKEEd1YXJkcmFpbFRyaXBwZWQSEQoJZ3VhcmRyYWlsGAEgASgJEi0KBXN0YWdlGAIgASgOMh4ucGFybGV5LmNoYXQudjEuR3VhcmRyYWlsU3RhZ2UiqQEKDVVzYWdlUmVjb3JkZWQSDQoFYWdlbnQYASABKAkSDQoFbW9kZWwYAiABKAkSLwoLdG9rZW5fdXNhZ2UYAyABKAsyGi5wYXJsZXkuY2hhdC52MS5Ub2tlblVzYWdlEhYKDmNvc3RfbWljcm9fdXNkGAQgASgDEjEKDHVzYWdlX3NvdXJjZRgFIAEoDjIbLnBhcmxleS5jaGF0LnYxLlVzYWdlU291cmNlIjQKDVN0ZXBSZXN0YXJ0ZWQSIwobZGlzY2FyZF90ZXh0X2FmdGVyX3NlcXVlbmNlGAEgASgDIqIBCg1UdXJuQ29tcGxldGVkEjMKDWZpbmlzaF9yZWFzb24YASABKA4yHC5wYXJsZXkuY2hhdC52MS5GaW5pc2hSZWFzb24SLwoLdG9rZW5fdXNhZ2UYAiABKAsyGi5wYXJsZXkuY2hhdC52MS5Ub2tlblVzYWdlEhYKDmNvc3RfbWljcm9fdXNkGAMgASgDEhMKC3Rlcm1pbmF0aW9uGAQgASgJIh4KClR1cm5RdWV1ZWQSEAoIcG9zaXRpb24YASABKAUiCwoJSGVhcnRiZWF0KowBCgtUb29sT3V0Y29tZRIcChhUT09MX09VVENPTUVfVU5TUEVDSUZJRUQQABITCg9UT09MX09VVENPTUVfT0sQARIWChJUT09MX09VVENPTUVfRVJST1IQAhIYChRUT09MX09VVENPTUVfUkVGVVNFRBADEhgKFFRPT0xfT1VUQ09NRV9VTktOT1dOEAQqVQoPQWdlbnRTdG9wUmVhc29uEiEKHUFHRU5UX1NUT1BfUkVBU09OX1VOU1BFQ0lGSUVEEAASHwobQUdFTlRfU1RPUF9SRUFTT05fVE9LRU5fQ0FQEAEqaAoOR3VhcmRyYWlsU3RhZ2USHwobR1VBUkRSQUlMX1NUQUdFX1VOU1BFQ0lGSUVEEAASGQoVR1VBUkRSQUlMX1NUQUdFX0lOUFVUEAESGgoWR1VBUkRSQUlMX1NUQUdFX09VVFBVVBACYgZwcm90bzM", [file_parley_chat_v1_token_usage, file_parley_chat_v1_turn]);
 
 /**
  * Describes the message parley.chat.v1.TurnStarted.
@@ -83,46 +83,53 @@ export const InputRequiredSchema = /*@__PURE__*/
   messageDesc(file_parley_chat_v1_turn_event, 9);
 
 /**
+ * Describes the message parley.chat.v1.AgentStopped.
+ * Use `create(AgentStoppedSchema)` to create a new message.
+ */
+export const AgentStoppedSchema = /*@__PURE__*/
+  messageDesc(file_parley_chat_v1_turn_event, 10);
+
+/**
  * Describes the message parley.chat.v1.GuardrailTripped.
  * Use `create(GuardrailTrippedSchema)` to create a new message.
  */
 export const GuardrailTrippedSchema = /*@__PURE__*/
-  messageDesc(file_parley_chat_v1_turn_event, 10);
+  messageDesc(file_parley_chat_v1_turn_event, 11);
 
 /**
  * Describes the message parley.chat.v1.UsageRecorded.
  * Use `create(UsageRecordedSchema)` to create a new message.
  */
 export const UsageRecordedSchema = /*@__PURE__*/
-  messageDesc(file_parley_chat_v1_turn_event, 11);
+  messageDesc(file_parley_chat_v1_turn_event, 12);
 
 /**
  * Describes the message parley.chat.v1.StepRestarted.
  * Use `create(StepRestartedSchema)` to create a new message.
  */
 export const StepRestartedSchema = /*@__PURE__*/
-  messageDesc(file_parley_chat_v1_turn_event, 12);
+  messageDesc(file_parley_chat_v1_turn_event, 13);
 
 /**
  * Describes the message parley.chat.v1.TurnCompleted.
  * Use `create(TurnCompletedSchema)` to create a new message.
  */
 export const TurnCompletedSchema = /*@__PURE__*/
-  messageDesc(file_parley_chat_v1_turn_event, 13);
+  messageDesc(file_parley_chat_v1_turn_event, 14);
 
 /**
  * Describes the message parley.chat.v1.TurnQueued.
  * Use `create(TurnQueuedSchema)` to create a new message.
  */
 export const TurnQueuedSchema = /*@__PURE__*/
-  messageDesc(file_parley_chat_v1_turn_event, 14);
+  messageDesc(file_parley_chat_v1_turn_event, 15);
 
 /**
  * Describes the message parley.chat.v1.Heartbeat.
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema = /*@__PURE__*/
-  messageDesc(file_parley_chat_v1_turn_event, 15);
+  messageDesc(file_parley_chat_v1_turn_event, 16);
 
 /**
  * Describes the enum parley.chat.v1.ToolOutcome.
@@ -139,10 +146,24 @@ export const ToolOutcome = /*@__PURE__*/
   tsEnum(ToolOutcomeSchema);
 
 /**
+ * Describes the enum parley.chat.v1.AgentStopReason.
+ */
+export const AgentStopReasonSchema = /*@__PURE__*/
+  enumDesc(file_parley_chat_v1_turn_event, 1);
+
+/**
+ * AgentStopReason is why an agent does not speak any more.
+ *
+ * @generated from enum parley.chat.v1.AgentStopReason
+ */
+export const AgentStopReason = /*@__PURE__*/
+  tsEnum(AgentStopReasonSchema);
+
+/**
  * Describes the enum parley.chat.v1.GuardrailStage.
  */
 export const GuardrailStageSchema = /*@__PURE__*/
-  enumDesc(file_parley_chat_v1_turn_event, 1);
+  enumDesc(file_parley_chat_v1_turn_event, 2);
 
 /**
  * GuardrailStage says which side of the conversation a guardrail checked.

@@ -176,7 +176,7 @@ export enum FinishReason {
   MAX_ROUNDS = 3,
 
   /**
-   * The turn used up its max_tokens.
+   * The turn used up its max_tokens, or every agent that may speak its own.
    *
    * @generated from enum value: FINISH_REASON_TOKEN_BUDGET = 4;
    */

@@ -44,6 +44,13 @@ export declare type MessageRecord = Message<"parley.storage.v1.MessageRecord"> &
    * @generated from field: string tokenizer = 4;
    */
   tokenizer: string;
+
+  /**
+   * With the last message of a turn that waits for a person: sequence of the entry of the turn's log that has its PendingInput.
+   *
+   * @generated from field: int64 pending_input_sequence = 5;
+   */
+  pendingInputSequence: bigint;
 };
 
 /**

@@ -9,7 +9,7 @@ import { file_parley_chat_v1_message } from "../../chat/v1/message_pb.js";
  * Describes the file parley/storage/v1/message_record.proto.
  */
 export const file_parley_storage_v1_message_record = /*@__PURE__*/
-  fileDesc("CiZwYXJsZXkvc3RvcmFnZS92MS9tZXNzYWdlX3JlY29yZC5wcm90bxIRcGFybGV5LnN0b3JhZ2UudjEieQoNTWVzc2FnZVJlY29yZBIWCg5zY2hlbWFfdmVyc2lvbhgBIAEoDRIoCgdtZXNzYWdlGAIgASgLMhcucGFybGV5LmNoYXQudjEuTWVzc2FnZRITCgt0b2tlbl9jb3VudBgDIAEoDRIRCgl0b2tlbml6ZXIYBCABKAliBnByb3RvMw", [file_parley_chat_v1_message]);
+  fileDesc("CiZwYXJsZXkvc3RvcmFnZS92MS9tZXNzYWdlX3JlY29yZC5wcm90bxIRcGFybGV5LnN0b3JhZ2UudjEimQEKDU1lc3NhZ2VSZWNvcmQSFgoOc2NoZW1hX3ZlcnNpb24YASABKA0SKAoHbWVzc2FnZRgCIAEoCzIXLnBhcmxleS5jaGF0LnYxLk1lc3NhZ2USEwoLdG9rZW5fY291bnQYAyABKA0SEQoJdG9rZW5pemVyGAQgASgJEh4KFnBlbmRpbmdfaW5wdXRfc2VxdWVuY2UYBSABKANiBnByb3RvMw", [file_parley_chat_v1_message]);
 
 /**
  * Describes the message parley.storage.v1.MessageRecord.

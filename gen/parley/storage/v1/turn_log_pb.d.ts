@@ -6,6 +6,7 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { StreamChatResponse } from "../../chat/v1/chat_service_pb.js";
 import type { UsageRecord } from "../../usage/v1/usage_record_pb.js";
+import type { PendingInput } from "./pending_input_pb.js";
 
 /**
  * Describes the file parley/storage/v1/turn_log.proto.
@@ -45,6 +46,13 @@ export declare type TurnLogEntry = Message<"parley.storage.v1.TurnLogEntry"> & {
    * @generated from field: parley.usage.v1.UsageRecord usage_record = 4;
    */
   usageRecord?: UsageRecord | undefined;
+
+  /**
+   * With turn_completed of a turn that ends with INPUT_REQUIRED: how its team goes on.
+   *
+   * @generated from field: parley.storage.v1.PendingInput pending_input = 5;
+   */
+  pendingInput?: PendingInput | undefined;
 };
 
 /**

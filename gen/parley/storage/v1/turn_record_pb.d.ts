@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { ToolApproval } from "../../chat/v1/tool_approval_pb.js";
 
 /**
  * Describes the file parley/storage/v1/turn_record.proto.
@@ -93,6 +94,13 @@ export declare type TurnRecord = Message<"parley.storage.v1.TurnRecord"> & {
    * @generated from field: string version = 11;
    */
   version: string;
+
+  /**
+   * Approvals that the turn was asked for with.
+   *
+   * @generated from field: repeated parley.chat.v1.ToolApproval approvals = 12;
+   */
+  approvals: ToolApproval[];
 };
 
 /**

@@ -133,6 +133,12 @@ export declare const CallPreparedSchema: GenMessage<CallPrepared>;
  * @generated from message parley.storage.v1.CallStarted
  */
 export declare type CallStarted = Message<"parley.storage.v1.CallStarted"> & {
+  /**
+   * Whether the call may be made again, as its owner knew the tool.
+   *
+   * @generated from field: bool idempotent = 1;
+   */
+  idempotent: boolean;
 };
 
 /**
@@ -148,14 +154,14 @@ export declare const CallStartedSchema: GenMessage<CallStarted>;
  */
 export declare type ModelCallFinished = Message<"parley.storage.v1.ModelCallFinished"> & {
   /**
-   * The message's text, without the termination text.
+   * The message's text, without the termination text; of a selector the choice as it was said.
    *
    * @generated from field: string content = 1;
    */
   content: string;
 
   /**
-   * Id of the message in the history; empty: the reply had no text.
+   * Id of the message in the history; empty: the reply had no text, or was a selector's.
    *
    * @generated from field: string message_id = 2;
    */
@@ -169,7 +175,8 @@ export declare type ModelCallFinished = Message<"parley.storage.v1.ModelCallFini
   mentioned: boolean;
 
   /**
-   * How the reply ended: stop, length, content_filter or tool_calls; stopped: from outside; token_budget: no call was made.
+   * How the reply ended: stop, length, content_filter or tool_calls; stopped: from outside; token_budget: no call was
+   * made; agent_cap: by the agent's own bound on tokens, before a call or amid it.
    *
    * @generated from field: string ended = 4;
    */
@@ -195,6 +202,13 @@ export declare type ModelCallFinished = Message<"parley.storage.v1.ModelCallFini
    * @generated from field: int64 used_tokens = 7;
    */
   usedTokens: bigint;
+
+  /**
+   * Tokens that this call has used of the turn's, attempts that failed included; 0 in turns of releases before 0.6.
+   *
+   * @generated from field: int64 call_tokens = 8;
+   */
+  callTokens: bigint;
 };
 
 /**

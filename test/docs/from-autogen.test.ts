@@ -1,0 +1,88 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { DescMessage } from "@bufbuild/protobuf";
+import { expect, test } from "vitest";
+import * as z from "zod";
+import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
+import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { environmentVariables } from "../../src/config.ts";
+import { handoffTools } from "../../src/engine/handoff.ts";
+import { askTools, PERSON } from "../../src/engine/person.ts";
+import { parleyYamlSchema } from "../../src/parley-yaml.ts";
+import { STANDARD_TOOLS } from "../../src/tools/standard-tools.ts";
+
+const docs = readFileSync(join(import.meta.dirname, "../../docs/from-autogen.md"), "utf8");
+const [, section = ""] = docs.split(/^## AutoGen's names$/m);
+const [own = ""] = section.split(/^## /m);
+
+/** Cells of the tables' rows, without heads. */
+const rows = own
+  .split("\n")
+  .filter((line) => line.startsWith("| ") && !line.startsWith("| AutoGen |"))
+  .map((line) => line.slice(1, -1).split(/(?<!\\)\|/));
+
+const codeIn = (text: string): string[] => [...text.matchAll(/`([^`]+)`/g)].map(([, name = ""]) => name);
+
+/** All that Parley calls by a name. */
+function knownNames(): Set<string> {
+  const agent = { name: "a", systemMessage: "", model: "m", temperature: 0, contextWindowTokens: 1, tools: [] };
+  const [handoff] = handoffTools({ ...agent, handoffs: [{ to: "<agent>", description: "" }] });
+  const methods = [ChatService, SessionService].flatMap(({ methods: all }) => all);
+  return new Set([
+    ...namesIn(z.toJSONSchema(parleyYamlSchema, { io: "input" })),
+    ...Object.keys(environmentVariables),
+    ...STANDARD_TOOLS.keys(),
+    ...askTools({ ...agent, asksPerson: true }).map(({ name }) => name),
+    handoff?.name ?? "",
+    PERSON,
+    ...methods.flatMap(({ name, input, output }) => [name, ...fieldsOf(input), ...fieldsOf(output)]),
+    ...Object.keys(packageEntries()),
+  ]);
+}
+
+/** Names of fields and values of a JSON schema. */
+function namesIn(schema: unknown): string[] {
+  if (Array.isArray(schema)) return schema.flatMap(namesIn);
+  if (typeof schema !== "object" || schema === null) return [];
+  const properties = "properties" in schema ? Object.keys(schema.properties ?? {}) : [];
+  const values = "enum" in schema && Array.isArray(schema.enum) ? schema.enum.map(String) : [];
+  return [...properties, ...values, ...Object.values(schema).flatMap(namesIn)];
+}
+
+function fieldsOf(message: DescMessage, seen = new Set<string>()): string[] {
+  if (seen.has(message.typeName)) return [];
+  seen.add(message.typeName);
+  return message.fields.flatMap((field) => [field.name, ...(field.message ? fieldsOf(field.message, seen) : [])]);
+}
+
+function packageEntries(): Record<string, true> {
+  const build = readFileSync(join(import.meta.dirname, "../../standalone/build-package.ts"), "utf8");
+  return Object.fromEntries(
+    [...build.matchAll(/^ {2}(\w+): \{ source: /gm)].map(([, name]) => [`parley/${name}`, true]),
+  );
+}
+
+test("each name on Parley's side exists", () => {
+  const known = knownNames();
+  const named = rows.flatMap(([, parley = ""]) => codeIn(parley));
+  expect(named.length).toBeGreaterThan(80);
+  expect(named.filter((name) => !known.has(name))).toEqual([]);
+});
+
+test("no name of AutoGen's stands twice for different things, and each row says where it is", () => {
+  expect(rows.every((cells) => cells.length === 2 && cells.every((cell) => cell.trim() !== ""))).toBe(true);
+  const named = rows.flatMap(([autogen = ""]) => codeIn(autogen));
+  const twice = named.filter((name, at) => named.indexOf(name) !== at);
+  // Agents and selectors each have a client; what an agent is told comes in one row.
+  expect(twice).toEqual(["model_client"]);
+});
+
+test("the names that conditions have in turn_completed are AutoGen's, each in the table", () => {
+  const source = readFileSync(join(import.meta.dirname, "../../src/engine/termination.ts"), "utf8");
+  const names = [...source.matchAll(/: "(\w+Termination)"/g)].map(([, name = ""]) => name);
+  expect(names).toHaveLength(7);
+  const table = new Map(rows.flatMap(([autogen = "", parley = ""]) => codeIn(autogen).map((name) => [name, parley])));
+  for (const [, field = "", name = ""] of source.matchAll(/^ {2}(\w+): "(\w+Termination)"/gm)) {
+    expect(table.get(name), name).toContain(`\`${field}\``);
+  }
+});
