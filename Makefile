@@ -1,7 +1,7 @@
 # make run: try it.  make demo-costs: see what a bill looks like.  make test: check it.
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
 # make draw-dashboards: see both Grafana dashboards of that without Grafana.
-# make test-image: build the Dockerfile for real.
+# make test-image: build the Dockerfile for real.  make test-clients: call it from seven languages and tools.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -12,7 +12,7 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs draw-dashboards serve test test-image soak bench install tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-image test-clients client-tools soak bench install tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -35,6 +35,15 @@ test-image: install
 	@$(call need,buildah,buildah)
 	@$(call need,debootstrap,debootstrap)
 	vitest run --config vitest.image.config.ts
+
+# The clients of examples/ in their own languages, by the commands of their READMEs, and the port as their libraries see
+# it; cold, the builds take some minutes.
+test-clients: install client-tools console
+	vitest run --config vitest.clients.config.ts
+
+# Generates the client of a language, and brings the plugins that make it: make example-go.
+example-%: install
+	@exec node examples/generate.ts $*
 
 soak: install tools
 	@exec node test/soak/main.ts
@@ -70,6 +79,18 @@ tools: install
 	@$(call need,promtool,prometheus)
 	@$(call need,amtool,prometheus-alertmanager)
 	@$(call need,go,golang-go)
+	@node test/support/grpcurl.ts
+
+client-tools: install
+	@$(call need,redis-server,redis-server)
+	@$(call need,chromium,chromium)
+	@$(call need,curl,curl)
+	@$(call need,jq,jq)
+	@$(call need,go,golang-go)
+	@$(call need,cargo,cargo)
+	@$(call need,javac,default-jdk-headless)
+	@$(call need,mvn,maven)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call need,a Python with venv,python3-venv); }
 	@node test/support/grpcurl.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
