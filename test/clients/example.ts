@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
+import { stripVTControlCharacters } from "node:util";
 
 const EXAMPLES = join(import.meta.dirname, "../../examples");
 
@@ -25,7 +26,10 @@ export async function getReady(folder: string): Promise<void> {
 /** Runs those under "Run", and gives back what they printed. Rejects when one of them fails. */
 export async function runExample(folder: string, env: Readonly<Record<string, string>>): Promise<Seen[]> {
   const output = await runCommands(folder, "Run", env);
-  const lines = output.split("\n").filter((line) => line.startsWith("{"));
+  // Maven colours its silence.
+  const lines = stripVTControlCharacters(output)
+    .split("\n")
+    .filter((line) => line.startsWith("{"));
   return lines.map((line) => JSON.parse(line) as Seen);
 }
 

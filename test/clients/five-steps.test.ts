@@ -1,3 +1,5 @@
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePorts, type RedisServer, startRedisServer } from "../support/redis-server.ts";
 import { type ServiceProcess, startServiceProcess } from "../support/service-process.ts";
@@ -9,6 +11,11 @@ import { getReady, runExample } from "./example.ts";
 const examples = {
   go: ["grpc-go", "connect-go"],
   python: ["grpcio"],
+  java: ["grpc-java"],
+  rust: ["tonic"],
+  node: ["connect-node"],
+  browser: ["connect-web", "connect-web with gRPC-Web"],
+  curl: ["curl"],
 } as const;
 
 const REPLY = "You said: “Grüße aus Köln 🦜”. I am a simulated model: I repeat what I am told.";
@@ -30,6 +37,11 @@ beforeAll(async () => {
 afterAll(async () => {
   await parley?.stop();
   await redis?.stop();
+});
+
+test("every folder of examples is among them", () => {
+  const folders = readdirSync(join(import.meta.dirname, "../../examples"), { withFileTypes: true });
+  expect(folders.filter((entry) => entry.isDirectory()).map(({ name }) => name)).toEqual(Object.keys(examples).sort());
 });
 
 describe.each(Object.entries(examples))("examples/%s", (folder, clients) => {
