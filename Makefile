@@ -2,6 +2,7 @@
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
 # make draw-dashboards: see both Grafana dashboards of that without Grafana.
 # make test-chart: the chart and the release gate.  make test-mesh: the chart in a mesh.  make test-image: build the Dockerfile for real.
+# make test-clients: call it from seven languages and tools.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -12,7 +13,7 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image soak bench install tools chart-tools mesh-tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image test-clients client-tools soak bench install tools chart-tools mesh-tools console check
 
 # EXAMPLE=approval: a team of examples/teams, and a scripted model.
 run: install console
@@ -48,6 +49,15 @@ test-image: install
 # The same cluster, empty, with a shell in it: docs/operations by hand.
 mesh: install mesh-tools console
 	@test/mesh/enter.sh node test/mesh/hand.ts
+
+# The clients of examples/ in their own languages, by the commands of their READMEs, and the port as their libraries see
+# it; cold, the builds take some minutes.
+test-clients: install client-tools console
+	vitest run --config vitest.clients.config.ts
+
+# Generates the client of a language, and brings the plugins that make it: make example-go.
+example-%: install
+	@exec node examples/generate.ts $*
 
 soak: install tools
 	@exec node test/soak/main.ts
@@ -99,6 +109,18 @@ mesh-tools: chart-tools
 	@$(call need,openssl,openssl)
 	@$(call need,pip3,python3-pip)
 	@node test/mesh/mesh-tools.ts
+
+client-tools: install
+	@$(call need,redis-server,redis-server)
+	@$(call need,chromium,chromium)
+	@$(call need,curl,curl)
+	@$(call need,jq,jq)
+	@$(call need,go,golang-go)
+	@$(call need,cargo,cargo)
+	@$(call need,javac,default-jdk-headless)
+	@$(call need,mvn,maven)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call need,a Python with venv,python3-venv); }
+	@node test/support/grpcurl.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

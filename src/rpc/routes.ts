@@ -1,4 +1,4 @@
-import { Http2ServerResponse } from "node:http2";
+import { Http2ServerResponse, type ServerHttp2Stream } from "node:http2";
 import {
   type ConnectRouter,
   createConnectRouter,
@@ -116,5 +116,23 @@ function readRequest(request: NodeRequest, response: NodeResponse): UniversalSer
 
 /** A client that goes away while its answer is written is no error of ours; its call has been told by its signal. */
 function write(answer: UniversalServerResponse, response: NodeResponse): void {
+  if ("stream" in response) readToEnd(response.stream);
   universalResponseToNodeResponse(answer, response as never).catch(() => undefined);
+}
+
+/**
+ * Reads what is left of a request that was answered before all of it was read, and throws it away, as Node does over HTTP/1.1.
+ * Otherwise its stream would stay open, what it has sent would use up the window of its connection, and a browser would
+ * wait in vain. A reset without an error (RFC 9113, 8.1) would spare the rest, but after a few of them Node 26.10 refuses the
+ * connection's new streams.
+ */
+function readToEnd(stream: ServerHttp2Stream | undefined): void {
+  // The answer's last event: whoever reads the request has stopped.
+  stream?.once("wantTrailers", () => {
+    if (stream.readableEnded) return;
+    stream.removeAllListeners("readable");
+    stream.removeAllListeners("data");
+    stream.on("data", () => undefined);
+    stream.resume();
+  });
 }
