@@ -1,7 +1,8 @@
+import type { TurnEvent } from "../../client/client.ts";
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
-import { afterEvent, newTurn, type TurnEvent, textOf } from "../../web/src/turn-state.ts";
+import { afterEvent, newTurn, textOf } from "../../web/src/turn-state.ts";
 
 // What a turn looks like after its events, without a browser.
 

@@ -1,16 +1,14 @@
+import { newIdempotencyKey, type Parley, type TurnEvent } from "../../client/client.ts";
 import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type Cell, createCell, type WritableCell } from "./cell.ts";
 import { EMPTY_HISTORY, type History, readLatest, readOlder } from "./history.ts";
-import type { ParleyClients } from "./parley-clients.ts";
-import { pause } from "./pause.ts";
 import { type Problem, problemOf } from "./problem.ts";
-import { createPatience, nextStepAfter } from "./reconnection.ts";
-import { newTurnKey, type SentTurn } from "./sent-turn.ts";
+import type { SentTurn } from "./sent-turn.ts";
 import { lockTurn, type Tabs } from "./tabs.ts";
 import { type FollowEnd, followTurn } from "./turn-follower.ts";
 import type { TurnMemory } from "./turn-memory.ts";
-import { afterEvent, newTurn, type TurnEvent, type TurnState, turnsOfHistory } from "./turn-state.ts";
+import { afterEvent, newTurn, type TurnState, turnsOfHistory } from "./turn-state.ts";
 
 /** One session as it is open in this page. Its turns go on while another session is looked at, and without this page. */
 export interface Conversation {
@@ -54,7 +52,7 @@ export interface ConversationState {
 }
 
 export interface ConversationPorts {
-  readonly clients: ParleyClients;
+  readonly parley: Parley;
   readonly userId: string;
   readonly memory: TurnMemory;
   readonly tabs: Pick<Tabs, "tell">;
@@ -82,7 +80,7 @@ interface Following {
 }
 
 export function createConversation(sessionId: string, ports: ConversationPorts): Conversation {
-  const { clients, userId, memory, tabs, changed } = ports;
+  const { parley, userId, memory, tabs, changed } = ports;
   const state = createCell<ConversationState>({
     sessionId,
     history: EMPTY_HISTORY,
@@ -112,12 +110,12 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
       update({ loading: false, problem: problemOf(error) });
     }
   };
-  const readHistory = (): Promise<void> => read(() => readLatest(clients, state.get().sessionId));
+  const readHistory = (): Promise<void> => read(() => readLatest(parley, state.get().sessionId));
 
   /** A figure beside the point: where it cannot be had, the last one stands. */
   const readHeadroom = async (): Promise<void> => {
     const request = { userId, sessionId: state.get().sessionId, message: "?" };
-    const preview = await clients.chat.previewChat(request).catch(() => undefined);
+    const preview = await parley.turns.previewChat(request).catch(() => undefined);
     if (preview !== undefined) update({ headroom: preview.headroom });
   };
 
@@ -173,7 +171,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
       }
     }
     const end = await followTurn(following.sent, {
-      clients,
+      parley,
       signal: over.signal,
       watched,
       onEvent(event) {
@@ -278,30 +276,22 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
   /** Asks the service to end a turn, until it hears. The turn's own end comes with its events. */
   const cancel = async ({ sent, over }: Following): Promise<void> => {
     updateTurn(sent.key, (turn) => ({ ...turn, stopping: true }));
-    const patience = createPatience();
-    for (;;) {
-      try {
-        await clients.chat.cancelTurn({ turnId: sent.turnId }, { signal: over.signal });
-        return;
-      } catch (error) {
-        const step = nextStepAfter(error);
-        const waitMs = step.kind === "again" ? patience.nextWaitMs({ ...step, atOnce: false }) : undefined;
-        if (over.signal.aborted) return;
-        if (waitMs === undefined) return updateTurn(sent.key, (turn) => ({ ...turn, stopping: false }));
-        await pause(waitMs, over.signal).catch(() => undefined);
-      }
-    }
+    const { turnId } = sent;
+    const options = { signal: over.signal, maxRetryDelayMs: 0 };
+    await parley
+      .retry((call) => parley.turns.cancelTurn({ turnId }, call), options)
+      .catch(() => updateTurn(sent.key, (turn) => ({ ...turn, stopping: false })));
   };
 
   return {
     state,
     draft,
     watched,
-    loadOlder: () => read(() => readOlder(clients, state.get().sessionId, state.get().history)),
+    loadOlder: () => read(() => readOlder(parley, state.get().sessionId, state.get().history)),
 
     send(message, { agentTeam, interrupts }) {
       const sent: SentTurn = {
-        key: newTurnKey(),
+        key: newIdempotencyKey(),
         userId,
         sessionId: state.get().sessionId,
         turnId: "",
