@@ -92,7 +92,7 @@ export function createParley(target: ParleyTarget): Parley {
   const stream = (request: TurnRequest, options: StreamOptions = {}): AsyncGenerator<TurnEvent, void, undefined> => {
     const keyed = create(StreamChatRequestSchema, request);
     keyed.idempotencyKey ||= newIdempotencyKey();
-    // A value of a wrong type is a mistake of the caller's, to be thrown at once and not to be tried again.
+    // What cannot be sent is a mistake of the caller's, to be thrown at once and not to be tried again.
     toBinary(StreamChatRequestSchema, keyed);
     return readTurn(turns, { request: keyed }, options);
   };
