@@ -1,5 +1,13 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { type CallOptions, type Client, createClient, type Transport } from "@connectrpc/connect";
+import {
+  type CallOptions,
+  type Client,
+  Code,
+  ConnectError,
+  createClient,
+  type Interceptor,
+  type Transport,
+} from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import {
   type ChatResponse,
@@ -31,7 +39,10 @@ export type ParleyTarget =
   | {
       /** Such as `https://parley.example.com`. Spoken to by Connect over `fetch`. */
       readonly baseUrl: string;
-      /** API key or token, sent as `authorization: Bearer …`. A function is asked before each attempt. Default: none is sent. */
+      /**
+       * API key or token, sent as `authorization: Bearer …`. A function is asked before each attempt; if it throws, the call
+       * ends with UNAUTHENTICATED, what it threw being the cause. Default: none is sent.
+       */
       readonly token?: string | (() => string | Promise<string>);
     }
   | {
@@ -129,15 +140,15 @@ export function createParley(target: ParleyTarget): Parley {
 
 function transportOf({ baseUrl, token }: Extract<ParleyTarget, { baseUrl: string }>): Transport {
   if (token === undefined) return createConnectTransport({ baseUrl });
-  return createConnectTransport({
-    baseUrl,
-    interceptors: [
-      (next) => async (call) => {
-        call.header.set("authorization", `Bearer ${typeof token === "string" ? token : await token()}`);
-        return next(call);
-      },
-    ],
-  });
+  const withToken: Interceptor = (next) => async (call) => {
+    try {
+      call.header.set("authorization", `Bearer ${typeof token === "string" ? token : await token()}`);
+    } catch (error) {
+      throw new ConnectError("There is no token to send.", Code.Unauthenticated, undefined, undefined, error);
+    }
+    return next(call);
+  };
+  return createConnectTransport({ baseUrl, interceptors: [withToken] });
 }
 
 /** A key that nobody else has: 128 random bits in hexadecimal. `crypto.randomUUID` is there on secure origins only. */

@@ -1,6 +1,7 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -30,18 +31,20 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-/** The documented program, for a service elsewhere. */
-async function writeSnippet(port: number): Promise<string> {
-  const text = await readFile(join(project, "docs/clients.md"), "utf8");
-  const [, snippet = ""] = /```ts\n([\s\S]*?)```/.exec(text) ?? [];
-  expect(snippet).toContain("http://localhost:8080");
-  const file = join(folder, `snippet-${port}.ts`);
-  await writeFile(file, snippet.replace("http://localhost:8080", `http://127.0.0.1:${port}`));
+/** A documented program, for a service elsewhere. */
+async function writeProgram(program: string, port: number): Promise<string> {
+  expect(program).toContain("http://localhost:8080");
+  const file = join(folder, `program-${port}-${program.length}.ts`);
+  await writeFile(file, program.replace("http://localhost:8080", `http://127.0.0.1:${port}`));
   return file;
 }
 
-test("the documented program has its types from the package", async () => {
-  const file = await writeSnippet(8080);
+const documented = readFileSync(join(project, "docs/clients.md"), "utf8");
+const programs = [...documented.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, program = ""]) => program);
+const [first = ""] = programs;
+
+test.each(programs)("a documented program has its types from the package", async (program) => {
+  const file = await writeProgram(program, 8080);
   const options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2023", "--types", ""];
   await run(join(project, "node_modules/.bin/tsc"), [...options, file], { cwd: folder }).catch(
     ({ stdout }: { stdout: string }) => expect.unreachable(stdout),
@@ -52,7 +55,7 @@ test("its connection is cut midway, twice, and the text comes whole, once", asyn
   const proxy = await startFaultProxy({ port: Number(new URL(app.url).port) });
   onTestFinished(() => proxy.stop());
   const calls = app.simulated.callCount;
-  const program = spawn(process.execPath, [await writeSnippet(proxy.port)], { cwd: folder });
+  const program = spawn(process.execPath, [await writeProgram(first, proxy.port)], { cwd: folder });
   let output = "";
   let trouble = "";
   program.stdout.setEncoding("utf8").on("data", (text: string) => {

@@ -255,6 +255,23 @@ test("a value that no request can have is thrown at once", async () => {
   await expect(createParley({ baseUrl: "http://127.0.0.1:9" }).chat(wrong)).rejects.toThrow(/int32/);
 });
 
+test("a token is asked for at each attempt, and one that cannot be had ends the call", async () => {
+  const proxy = await startProxy();
+  proxy.cut();
+  let asked = 0;
+  const token = () => {
+    asked++;
+    if (asked === 2) proxy.heal();
+    return "sk-example";
+  };
+  const parley = createParley({ baseUrl: proxy.url, token });
+  expect((await parley.chat({ message: "hello", userId: "u1" })).response).toContain("hello");
+  expect(asked).toBeGreaterThan(1);
+  const cause = new Error("locked");
+  const locked = createParley({ baseUrl: app.url, token: () => Promise.reject(cause) });
+  expect(await refusalOf(locked.chat({ message: "hello" }))).toMatchObject({ code: Code.Unauthenticated, cause });
+});
+
 test("another call comes through a network that breaks", async () => {
   const proxy = await startProxy();
   const parley = createParley({ baseUrl: proxy.url });

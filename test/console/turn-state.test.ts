@@ -1,6 +1,6 @@
-import type { TurnEvent } from "../../client/client.ts";
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
+import type { TurnEvent } from "../../client/client.ts";
 import { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { afterEvent, newTurn, textOf } from "../../web/src/turn-state.ts";
 

@@ -117,7 +117,15 @@ test("make serve runs the production entry on REDIS_URL until it is told to stop
 });
 
 test("links between the documents lead somewhere", () => {
-  for (const document of ["README.md", "CONTRIBUTING.md", "docs/config.md", "docs/errors.md", "docs/metrics.md"]) {
+  for (const document of [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/clients.md",
+    "docs/config.md",
+    "docs/edge.md",
+    "docs/errors.md",
+    "docs/metrics.md",
+  ]) {
     const text = readFileSync(join(root, document), "utf8");
     for (const [, link = ""] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) {
       expect(existsSync(join(root, dirname(document), link)), `${document}: ${link}`).toBe(true);

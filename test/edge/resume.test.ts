@@ -1,10 +1,11 @@
 import { Code } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createParley } from "../../client/client.ts";
+import { OnDisconnect } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason, TurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
 import { bytesOf, callerOf, errorOf, expectWhole, finishOf, spoken, turnIdOf, USER } from "../app/clients.ts";
-import { expectRefusal } from "../rpc/refusals.ts";
+import { expectRefusal, refusalOf } from "../rpc/refusals.ts";
 import { threeWires, type Wire, wires } from "../rpc/wires.ts";
 import { eventually } from "../support/eventually.ts";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
@@ -89,7 +90,7 @@ describe.each(edgeWires)("by $name", (wire: Wire) => {
     expect(beyond.code).toBe(Code.OutOfRange);
   });
 
-  test("a stream, a reply and a deadline that end amid a turn end it, and what was said is read", async () => {
+  test("a stream that is left, or comes to its deadline, ends its turn, and what was said is read", async () => {
     const edge = callerOf(worker, wire);
     const gone = new AbortController();
     const cut = edge.stream("", "cut", "", {}, { signal: gone.signal });
@@ -107,17 +108,36 @@ describe.each(edgeWires)("by $name", (wire: Wire) => {
       expect(whole.text().startsWith(reading.text())).toBe(true);
       expect(WHOLE.startsWith(whole.text())).toBe(true);
     }
-    // Of a reply nothing is known but its session.
-    const { session } = await edge.sessions.createSession({ userId: USER });
-    const { sessionId = "" } = session ?? {};
+  });
+
+  test("a reply's deadline ends its turn; of a client that leaves one workerd says nothing, and the turn is read by its key", async () => {
+    const edge = callerOf(worker, wire);
+    const key = wire.name.replaceAll(/\W/g, "-");
+    const ask = (idempotencyKey: string) => ({ message: "a story", userId: USER, idempotencyKey });
+    const late = ask(`late-${key}`);
+    expect((await refusalOf(edge.chat.chat(late, { timeoutMs: 1_500 }))).code).toBe(Code.DeadlineExceeded);
+    const left = ask(`left-${key}`);
     const leaving = new AbortController();
     const calls = model.callCount;
-    const reply = edge.chat.chat({ sessionId, message: "reply", userId: USER }, { signal: leaving.signal });
+    const reply = refusalOf(edge.chat.chat(left, { signal: leaving.signal }));
     await eventually(() => expect(model.callCount).toBe(calls + 1));
     leaving.abort();
-    await expect(reply).rejects.toThrow();
-    await eventually(async () => expect(await edge.history(sessionId)).not.toEqual([]));
-    expect((await edge.history(sessionId))[1] ?? "").not.toBe(WHOLE);
+    expect((await reply).code).toBe(Code.Canceled);
+
+    const atReplica = callerOf(replica);
+    const read = async (request: typeof late) => {
+      const whole = atReplica.stream("", request.message, "", { ...request, onDisconnect: OnDisconnect.CANCEL });
+      await whole.end;
+      return whole;
+    };
+    const lateTurn = await read(late);
+    expect(finishOf(lateTurn.events)).toBe(FinishReason.DEADLINE);
+    expect(lateTurn.text()).not.toBe(WHOLE);
+    expect(WHOLE.startsWith(lateTurn.text())).toBe(true);
+    const leftTurn = await read(left);
+    expect(finishOf(leftTurn.events)).toBeOneOf([FinishReason.STOP, FinishReason.CANCELLED]);
+    expect(WHOLE.startsWith(leftTurn.text())).toBe(true);
+    expect(model.callCount).toBe(calls + 1);
   });
 });
 
