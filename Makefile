@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public gen -type f)
+CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public client gen -type f)
 
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
