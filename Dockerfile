@@ -45,6 +45,10 @@ COPY package.json LICENSE ./
 COPY gen gen
 COPY src src
 COPY sidecar sidecar
+# `parley gate` and the check of an upgrade, in Jobs; and the shadow that a mirror sends to.
+COPY bin bin
+COPY gate gate
+COPY standalone standalone
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=8080 OPS_PORT=9090
 EXPOSE 8080 9090 8081 9091
 # No name: Kubernetes' runAsNonRoot checks a number. Nothing is written to the file system.

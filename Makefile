@@ -1,7 +1,7 @@
 # make run: try it.  make demo-costs: see what a bill looks like.  make test: check it.
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
 # make draw-dashboards: see both Grafana dashboards of that without Grafana.
-# make test-image: build the Dockerfile for real.
+# make test-chart: the chart and the release gate.  make test-mesh: the chart in a mesh.  make test-image: build the Dockerfile for real.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's.
@@ -12,7 +12,7 @@ CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/pu
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs draw-dashboards serve test test-image soak bench install tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image soak bench install tools chart-tools mesh-tools console check
 
 run: install console
 	@exec node standalone/main.ts
@@ -30,11 +30,23 @@ serve: install console
 test: install tools console
 	vitest run
 
+# The chart and the release gate, with Helm, kubeconform, Prometheus and Alertmanager.
+test-chart: install chart-tools console
+	vitest run --config vitest.chart.config.ts
+
+# The chart on a real control plane, istiod and Envoy, as root. Building those takes a quarter of an hour, once.
+test-mesh: install mesh-tools console
+	test/mesh/enter.sh vitest run --config vitest.mesh.config.ts
+
 # The Dockerfile built for real, as root, without Docker; a cold build takes some minutes.
 test-image: install
 	@$(call need,buildah,buildah)
 	@$(call need,debootstrap,debootstrap)
 	vitest run --config vitest.image.config.ts
+
+# The same cluster, empty, with a shell in it: docs/operations by hand.
+mesh: install mesh-tools console
+	@test/mesh/enter.sh node test/mesh/hand.ts
 
 soak: install tools
 	@exec node test/soak/main.ts
@@ -71,6 +83,21 @@ tools: install
 	@$(call need,amtool,prometheus-alertmanager)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts
+
+chart-tools: install
+	@$(call need,go,golang-go)
+	@$(call need,promtool,prometheus)
+	@$(call need,amtool,prometheus-alertmanager)
+	@node test/support/helm.ts
+	@node test/support/kubernetes-schemas.ts
+
+mesh-tools: chart-tools
+	@$(call need,redis-server,redis-server)
+	@$(call need,ip,iproute2)
+	@$(call need,iptables,iptables)
+	@$(call need,openssl,openssl)
+	@$(call need,pip3,python3-pip)
+	@node test/mesh/mesh-tools.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

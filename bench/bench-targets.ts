@@ -25,6 +25,8 @@ export interface RedisTraffic {
 export interface BenchRedis extends BenchProcess {
   readonly url: string;
   traffic(): Promise<RedisTraffic>;
+  /** What its data takes, in bytes. */
+  memoryBytes(): Promise<number>;
 }
 
 /** A directory for logs, the configuration and Redis' files; the system clears it away. */
@@ -54,6 +56,9 @@ export async function startRedis(directory: string): Promise<BenchRedis> {
         (line) => line.exec(commands)?.[1],
       );
       return { bytes, roundTrips: calls.reduce((sum, count) => sum + Number(count ?? 0), 0) };
+    },
+    async memoryBytes() {
+      return infoField(await redis.info("memory"), "used_memory_dataset");
     },
     async stop() {
       redis.disconnect();

@@ -159,10 +159,13 @@ export function renderRules({
   alerts,
   recordings,
   runbookUrl,
+  group = "parley",
 }: {
   readonly alerts: readonly AlertRule[];
   readonly recordings: readonly RecordingRule[];
   readonly runbookUrl: string;
+  /** Begins the groups' names. */
+  readonly group?: string;
 }): string {
   const rules = alerts.map((rule) => ({
     alert: rule.alert,
@@ -176,9 +179,9 @@ export function renderRules({
     },
   }));
   const groups = [
-    { name: "parley-recordings", rules: recordings },
-    { name: "parley-alerts", rules },
-  ];
+    { name: `${group}-recordings`, rules: recordings },
+    { name: `${group}-alerts`, rules },
+  ].filter((one) => one.rules.length > 0);
   return stringify({ groups }, { lineWidth: 0, aliasDuplicateObjects: false });
 }
 

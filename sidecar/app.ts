@@ -23,6 +23,7 @@ import { createCostMetrics } from "./cost-metrics.ts";
 import { startLedgerConsumer } from "./ledger-consumer.ts";
 import { createSidecarMetrics } from "./request-metrics.ts";
 import type { Rollups } from "./rollups.ts";
+import { createScrapes } from "./scrapes.ts";
 import { createUsageCsv, USAGE_CSV_PATH } from "./usage-csv.ts";
 import { createUsageHandlers } from "./usage-handlers.ts";
 
@@ -73,6 +74,7 @@ export async function startSidecar({
     readiness.onChange(({ ready }) => logger.info({ ready }, ready ? "ready" : "not ready"));
 
     const prices = createPriceTable({ ...config.prices, models });
+    const scrapes = createScrapes();
     const cost = createCostMetrics({ ...metrics, topUsers: config.topUsers });
     const { alertmanagerUrl, alerts } = config;
     const anomalies = startAnomalyWatch({ rollups, metrics: cost, logger, alertmanagerUrl, alerts });
@@ -81,6 +83,7 @@ export async function startSidecar({
       rollups,
       onApplied(tenant, { entries, suspicious }) {
         cost.applied(tenant, entries);
+        scrapes.counted();
         if (suspicious) anomalies.look(tenant);
       },
       logger,
@@ -115,12 +118,19 @@ export async function startSidecar({
       readyz: () => readiness.current(),
       metrics: async () => {
         await watch.lookAtLedgers();
-        return metrics.render();
+        return scrapes.of(() => metrics.render());
       },
       contentType: metrics.contentType,
       pages: { "/rules": async () => asYaml(rules) },
     });
     lifecycle.onClose("ops server", () => ops.close());
+    const { lastScrapeMs } = config;
+    const lastScrape = async (): Promise<void> => {
+      // What it would count from now on, another one counts as well.
+      await consumer.stop();
+      await scrapes.last(lastScrapeMs);
+    };
+    lifecycle.onClose("last scrape", lastScrape, { deadlineMs: lastScrapeMs + CALLS_END_MS });
     const tls =
       config.tls &&
       watchTlsFiles({

@@ -19,6 +19,8 @@ export interface SidecarConfig extends MoneyYaml {
   readonly maxStreamsPerConnection: number;
   /** Users that have a label of their own in the metrics. */
   readonly topUsers: number;
+  /** How long, when it is told to stop, it waits to be scraped of what it has counted since the last scrape, in milliseconds. */
+  readonly lastScrapeMs: number;
   /** Where anomalies are posted; absent: nowhere. */
   readonly alertmanagerUrl: string | undefined;
   readonly version: string;
@@ -42,6 +44,7 @@ const environmentSchema = z.object({
     .transform((list) => list.split(",").flatMap((origin) => origin.trim() || [])),
   MAX_STREAMS_PER_CONNECTION: wholeNumber({ standard: "1000", most: 1_000_000 }),
   SIDECAR_TOP_USERS: wholeNumber({ standard: "100", least: 0, most: 100_000 }),
+  SIDECAR_LAST_SCRAPE_MS: wholeNumber({ standard: "0", least: 0, most: 600_000 }),
   ALERTMANAGER_URL: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   ...authEnvironment,
   ...tlsEnvironment,
@@ -87,6 +90,7 @@ export function loadSidecarConfig(
     corsOrigins: values.CORS_ORIGINS,
     maxStreamsPerConnection: values.MAX_STREAMS_PER_CONNECTION,
     topUsers: values.SIDECAR_TOP_USERS,
+    lastScrapeMs: values.SIDECAR_LAST_SCRAPE_MS,
     alertmanagerUrl: values.ALERTMANAGER_URL,
     version: values.VERSION ?? packageVersion,
     track: values.TRACK,

@@ -6,6 +6,7 @@ import { decodeEntry } from "../src/accounts/redis-account-replies.ts";
 import { holdTimeMsOf } from "../src/accounts/usage-amounts.ts";
 import { Failure } from "../src/failure.ts";
 import type { RedisConnection } from "../src/store/redis-connection.ts";
+import { isReadable } from "../src/store/stored-formats.ts";
 import { type AnomalyKind, historyBefore, type Subject, type Suspicion, WATCH_MS } from "./anomaly-rules.ts";
 import {
   amountsOfRow,
@@ -35,9 +36,6 @@ const CONSUMER_IDLE_MS = 3_600_000;
 
 /** Fields of a rollup that one step of a scan reads, about. */
 const SCAN_FIELDS = 500;
-
-/** Format of a rollup's fields that this release writes. */
-const ROLLUP_FORMAT = "1";
 
 /** Rollups on one Redis or a Redis Cluster, 7.0 or newer. Rows are given out by a consumer group of the ledger's stream. */
 export function createRedisRollups({
@@ -273,7 +271,7 @@ function halvesOf(amount: bigint): [high: number, low: number] {
 
 function decodeAmounts(stored: string): RollupAmounts {
   const [format, calls, prompt, cached, completion, reasoning, cost, unpriced] = stored.split(" ");
-  if (format !== ROLLUP_FORMAT || unpriced === undefined) throw new Failure("STORED_FORMAT_UNKNOWN");
+  if (!isReadable(Number(format)) || unpriced === undefined) throw new Failure("STORED_FORMAT_UNKNOWN");
   return {
     calls: BigInt(calls ?? 0),
     promptTokens: BigInt(prompt ?? 0),

@@ -1,5 +1,6 @@
 import { EXACT, NOW, PERIODS } from "../src/accounts/account-scripts.ts";
 import type { RedisScript } from "../src/store/redis-connection.ts";
+import { NEWEST_READABLE } from "../src/store/stored-formats.ts";
 import { GROWTH, LIMITS, WATCH_MS } from "./anomaly-rules.ts";
 
 /**
@@ -173,11 +174,14 @@ local function read(key, field)
   end
   local sum = fields[field]
   if sum then return sum end
-  sum = {}
+  sum = {version = '1'}
   local value = redis.call('HGET', key, field)
   if value then
-    if string.sub(value, 1, 2) ~= '1 ' then return nil end
-    for amount in string.gmatch(string.sub(value, 3), '%S+') do
+    local version, amounts = string.match(value, '^(%d+) (.*)$')
+    if not version or tonumber(version) < 1 or tonumber(version) > ${NEWEST_READABLE} then return nil end
+    -- What the next release has added at the end stays as it is.
+    sum.version = version
+    for amount in string.gmatch(amounts, '%S+') do
       local high, low = 0, nil
       if #amount <= 15 then low = tonumber(amount) else high, low = halves(amount) end
       sum[#sum + 1] = high
@@ -257,8 +261,9 @@ for key, fields in pairs(changed) do
   if expire > now then
     local values = {}
     for field in pairs(fields) do
-      local sum, parts = stored[key][field], {'1'}
-      for i = 1, 13, 2 do parts[#parts + 1] = join(sum[i], sum[i + 1]) end
+      local sum = stored[key][field]
+      local parts = {sum.version}
+      for i = 1, #sum, 2 do parts[#parts + 1] = join(sum[i], sum[i + 1]) end
       values[#values + 1] = field
       values[#values + 1] = table.concat(parts, ' ')
       if #values >= 512 then

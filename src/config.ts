@@ -20,6 +20,7 @@ import {
   wholeNumber as wholeNumberOf,
 } from "./platform/environment.ts";
 import { readTls, type TlsConfig, tlsEnvironment, tlsProblems, tlsVariables } from "./platform/tls-environment.ts";
+import { OLDEST_WRITABLE, SCHEMA_VERSION } from "./store/stored-formats.ts";
 import { STANDARD_TOOLS } from "./tools/standard-tools.ts";
 
 /** All that a process is told from outside. Frozen. */
@@ -31,11 +32,15 @@ export interface Config {
   readonly usagePort: number;
   readonly usageOpsPort: number;
   readonly topUsers: number;
+  /** How long the sidecar waits for a last scrape, in milliseconds. */
+  readonly lastScrapeMs: number;
   readonly alertmanagerUrl: string | undefined;
   /** Absent: the embedded store. */
   readonly redisUrl: string | undefined;
   /** What a write waits for: the server that took it, or one replica too. */
   readonly redisDurability: "local" | "replica";
+  /** Version of the stored formats that is written: this release's own, or the one before while that still runs. */
+  readonly writeSchema: number;
   /** How callers are known. */
   readonly auth: AuthConfig;
   /** Absent: the port speaks no TLS. */
@@ -79,6 +84,10 @@ export const environmentVariables = {
     default: "local",
     meaning: "what a write waits for: local (the server that took it) or replica (one replica of it too)",
   },
+  STATE_WRITE_SCHEMA: {
+    default: `${SCHEMA_VERSION}`,
+    meaning: "version of the stored formats that is written; during an upgrade the oldest that still runs",
+  },
   OPENAI_API_KEY: { default: "", meaning: "key of the default model endpoint" },
   OPENAI_BASE_URL: {
     default: "https://api.openai.com/v1",
@@ -100,6 +109,11 @@ export const environmentVariables = {
   DRAIN_MS: { default: "120000", meaning: "milliseconds that running turns get to end after SIGTERM" },
   MAX_STREAMS_PER_CONNECTION: { default: "1000", meaning: "calls at a time on one HTTP/2 connection" },
   SIDECAR_TOP_USERS: { default: "100", meaning: "users that have a label of their own in the sidecar's metrics" },
+  SIDECAR_LAST_SCRAPE_MS: {
+    default: "0",
+    meaning:
+      "milliseconds after SIGTERM that the sidecar's metrics wait for a scrape of what was counted since the last one",
+  },
   ALERTMANAGER_URL: { default: "", meaning: "URL of an Alertmanager; the sidecar posts anomalies of cost there" },
   ...authVariables,
   ...tlsVariables,
@@ -169,9 +183,11 @@ export function loadConfig(
     usagePort: values.USAGE_PORT,
     usageOpsPort: values.USAGE_OPS_PORT,
     topUsers: values.SIDECAR_TOP_USERS,
+    lastScrapeMs: values.SIDECAR_LAST_SCRAPE_MS,
     alertmanagerUrl: values.ALERTMANAGER_URL,
     redisUrl: values.REDIS_URL,
     redisDurability: values.REDIS_DURABILITY,
+    writeSchema: values.STATE_WRITE_SCHEMA,
     auth: readAuth(values),
     tls: readTls(values),
     ...file.value,
@@ -222,6 +238,7 @@ const environmentSchema = z.object({
     )
     .optional(),
   REDIS_DURABILITY: oneOf(defaultOf("REDIS_DURABILITY"), ["local", "replica"]),
+  STATE_WRITE_SCHEMA: wholeNumber("STATE_WRITE_SCHEMA", { least: OLDEST_WRITABLE, most: SCHEMA_VERSION }),
   OPENAI_API_KEY: z.string().optional(),
   OPENAI_BASE_URL: urlOf(/^https?:$/, "an http:// or https:// URL").default(defaultOf("OPENAI_BASE_URL")),
   MODEL: z.string().default(defaultOf("MODEL")),
@@ -248,6 +265,7 @@ const environmentSchema = z.object({
   DRAIN_MS: wholeNumber("DRAIN_MS", { least: 0, most: LONGEST_MS }),
   MAX_STREAMS_PER_CONNECTION: wholeNumber("MAX_STREAMS_PER_CONNECTION", { most: 1_000_000 }),
   SIDECAR_TOP_USERS: wholeNumber("SIDECAR_TOP_USERS", { least: 0, most: 100_000 }),
+  SIDECAR_LAST_SCRAPE_MS: wholeNumber("SIDECAR_LAST_SCRAPE_MS", { least: 0, most: 600_000 }),
   ALERTMANAGER_URL: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   ...authEnvironment,
   ...tlsEnvironment,

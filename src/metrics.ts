@@ -106,6 +106,13 @@ export const METRICS = {
     labels: ["endpoint", "model"],
     help: "Circuit breaker of a model endpoint: 0 closed, 1 half-open, 2 open",
   },
+  unreadableSessions: {
+    name: "parley_unreadable_sessions_total",
+    type: "counter",
+    unit: "RPCs",
+    labels: [],
+    help: "RPCs refused because what is stored of a session or an account is of a format that this release does not read",
+  },
   storeUp: {
     name: "parley_store_up",
     type: "gauge",
@@ -131,6 +138,8 @@ export interface Metrics {
   callOverHold(model: string): void;
   modelCallEnded(call: { readonly model: string; readonly seconds: number }): void;
   breakerChanged(breaker: { readonly endpoint: string; readonly model: string; readonly state: BreakerState }): void;
+  /** What is stored could not be read: another release wrote it. */
+  unreadable(): void;
   /** The session store was asked whether it answers. */
   storeChecked(isUp: boolean): void;
   /** Counts the active sessions with `count` at each scrape from now on. */
@@ -207,6 +216,7 @@ export function createMetrics({
   const modelCallDuration = histogram(METRICS.modelCallDuration, MODEL_CALL_BUCKETS_SECONDS);
   const callsOverHold = counter(METRICS.callsOverHold);
   const breakerState = gauge(METRICS.breakerState);
+  const unreadableSessions = counter(METRICS.unreadableSessions);
   const storeUp = gauge(METRICS.storeUp);
 
   const requestsOf = memoized((rpc: string) => memoized((code: string) => requests.labels(rpc, code)));
@@ -253,6 +263,7 @@ export function createMetrics({
     modelCallEnded: ({ model, seconds }) => modelCallDurationOf(model).observe(seconds),
     breakerChanged: ({ endpoint, model, state }) =>
       breakerState.labels(endpoint, model).set(BREAKER_STATE_VALUES[state]),
+    unreadable: () => unreadableSessions.inc(),
     storeChecked: (isUp) => storeUp.set(isUp ? 1 : 0),
     collectActiveSessions(count) {
       registry.removeSingleMetric(METRICS.activeSessions.name);

@@ -35,7 +35,7 @@ export function connectStores({
   /** Whether Redis is connected to by the first use, and not at once. */
   lazy?: boolean;
 }): Stores {
-  const { redisUrl, redisDurability: durability, rateLimit, leaseMs, sessionTtlMs: ttlMs } = config;
+  const { redisUrl, redisDurability: durability, rateLimit, leaseMs, sessionTtlMs: ttlMs, writeSchema } = config;
   const budgets = configuredBudgets(config.budgets);
   if (redisUrl === undefined) {
     return {
@@ -53,7 +53,7 @@ export function connectStores({
   });
   return {
     connection,
-    store: createRedisStore({ connection, ttlMs, leaseMs }),
+    store: createRedisStore({ connection, ttlMs, leaseMs, writeSchema }),
     rateLimiter: createRedisRateLimiter({ ...rateLimit, connection }),
     accounts: createRedisAccountStore({ connection, budgets }),
     apiKeys: createRedisApiKeyStore(connection),

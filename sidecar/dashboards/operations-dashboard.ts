@@ -151,6 +151,9 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
           series("Turns in flight", "short", [
             { expr: `sum by (version, track) (parley_turns_in_flight{${chosen}})`, legend: "{{version}} {{track}}" },
           ]),
+          series("Refused, as another release's format", "reqps", [
+            { expr: rate("parley_unreadable_sessions_total", "version, track"), legend: "{{version}} {{track}}" },
+          ]),
         ],
       },
       {

@@ -1,4 +1,5 @@
 import type { RedisScript } from "../store/redis-connection.ts";
+import { NEWEST_READABLE } from "../store/stored-formats.ts";
 import { CALL_MEMORY_MS, COUNTER_SLACK_MS, LEDGER_MS, UNSTARTED_HOLD_MS } from "./account-store.ts";
 
 /**
@@ -136,7 +137,7 @@ local function read_use(prefix, period, scope)
 end
 local function parse_budget(value)
   local version, money, tokens, dry = string.match(value, '^(%d+) (%S+) (%S+) ([01])')
-  if version ~= '1' then return nil end
+  if not version or tonumber(version) < 1 or tonumber(version) > ${NEWEST_READABLE} then return nil end
   return {money ~= '-' and money or nil, tokens ~= '-' and tokens or nil, dry = dry == '1'}
 end
 `;

@@ -3,6 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Headroom, HeadroomSchema } from "../../gen/parley/chat/v1/headroom_pb.js";
 import { type Budget, BudgetPeriod, BudgetSchema } from "../../gen/parley/usage/v1/budget_pb.js";
 import { Failure } from "../failure.ts";
+import { isReadable } from "../store/stored-formats.ts";
 import { BUDGET_PERIODS, type PeriodName } from "./budget-periods.ts";
 import { type BudgetLimits, parseBudgetName } from "./budgets.ts";
 import { budgetScope, parseScopeName, SCOPE_KINDS, type ScopeName } from "./call-scopes.ts";
@@ -72,10 +73,11 @@ export function encodeLimits({ limitMicroUsd, limitTokens, dryRun }: BudgetLimit
   return `${BUDGET_FORMAT} ${limitMicroUsd ?? "-"} ${limitTokens ?? "-"} ${dryRun ? 1 : 0}`;
 }
 
-/** STORED_FORMAT_UNKNOWN: a newer release wrote it. */
+/** The next release's may have more at the end. STORED_FORMAT_UNKNOWN: a still newer one wrote it. */
 export function decodeLimits(stored: string): BudgetLimits {
-  const [, microUsd, tokens, dryRun] = /^1 (-|\d+) (-|\d+) ([01])$/.exec(stored) ?? [];
-  if (microUsd === undefined || tokens === undefined) throw new Failure("STORED_FORMAT_UNKNOWN");
+  const [, version, microUsd, tokens, dryRun] = /^(\d+) (-|\d+) (-|\d+) ([01])(?: |$)/.exec(stored) ?? [];
+  if (!isReadable(Number(version)) || microUsd === undefined || tokens === undefined)
+    throw new Failure("STORED_FORMAT_UNKNOWN");
   return {
     ...(microUsd === "-" ? {} : { limitMicroUsd: BigInt(microUsd) }),
     ...(tokens === "-" ? {} : { limitTokens: BigInt(tokens) }),

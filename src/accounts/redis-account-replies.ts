@@ -2,15 +2,13 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
 import { type UsageRecord, UsageRecordSchema } from "../../gen/parley/usage/v1/usage_record_pb.js";
 import { Failure } from "../failure.ts";
+import { isReadable } from "../store/stored-formats.ts";
 import type { HoldOutcome } from "./account-store.ts";
 import type { PeriodName } from "./budget-periods.ts";
 import type { BudgetHit } from "./budget-refusal.ts";
 import { headroomView } from "./budget-views.ts";
 import type { ScopeName } from "./call-scopes.ts";
 import type { Amounts } from "./usage-amounts.ts";
-
-/** Version of the ledger's entries that this release writes. */
-const ENTRY_FORMAT = "1";
 
 export function encodeRow(record: UsageRecord): Buffer {
   const bytes = toBinary(UsageRecordSchema, record);
@@ -21,9 +19,9 @@ export function decodeRow(bytes: Uint8Array): UsageRecord {
   return fromBinary(UsageRecordSchema, bytes);
 }
 
-/** A row out of an entry of the ledger's stream. STORED_FORMAT_UNKNOWN: a newer release wrote it. */
+/** A row out of an entry of the ledger's stream. STORED_FORMAT_UNKNOWN: a release wrote it that is newer than the next one. */
 export function decodeEntry([, version, , bytes]: readonly Buffer[]): UsageRecord {
-  if (String(version) !== ENTRY_FORMAT || bytes === undefined) throw new Failure("STORED_FORMAT_UNKNOWN");
+  if (!isReadable(Number(String(version))) || bytes === undefined) throw new Failure("STORED_FORMAT_UNKNOWN");
   return decodeRow(bytes);
 }
 

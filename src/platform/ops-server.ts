@@ -2,6 +2,10 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Readiness } from "./readiness.ts";
 
+/** Answers on their way when it is closed get this long, in milliseconds. */
+const CLOSE_MS = 1_000;
+const CLOSE_LOOK_MS = 20;
+
 export interface OpsServer {
   /** The port that was taken, where 0 was asked for. */
   readonly port: number;
@@ -64,8 +68,14 @@ export async function startOpsServer({
     port: (server.address() as AddressInfo).port,
     close: () =>
       new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
+        // An answer on its way, such as the last scrape's, is finished first.
+        const sweeping = setInterval(() => server.closeIdleConnections(), CLOSE_LOOK_MS);
+        const late = setTimeout(() => server.closeAllConnections(), CLOSE_MS);
+        server.close(() => {
+          clearInterval(sweeping);
+          clearTimeout(late);
+          resolve();
+        });
       }),
   };
 }

@@ -25,6 +25,7 @@ import { parseTurnId } from "../turns/turn-id.ts";
 import { callContextOf, touch } from "./call-context.ts";
 import { errorTable } from "./error-table.ts";
 import { checkAfterSequence, checkChatRequest } from "./request-validation.ts";
+import { tellVersion } from "./session-version.ts";
 
 export interface ChatHandlerPorts {
   readonly admission: AdmissionPorts;
@@ -121,6 +122,8 @@ async function* runTurn(
   const { ref, begun } = turn;
   touch(context, { sessionId: ref.sessionId, turnId: ref.turnId });
   const running = begun?.running;
+  // Too late for a call that has waited: its headers went out with its place in the queue.
+  if (begun !== undefined) tellVersion(context, begun.sessionVersion);
   // Only the call that began a turn ends it by going away.
   const endsWithCall = running !== undefined && wanted.endsWithCall;
 

@@ -1,10 +1,17 @@
 import { cors } from "@connectrpc/connect";
+import { SESSION_VERSION_HEADER } from "./session-version.ts";
 
 /** How long a browser may keep a preflight's answer, in seconds: two hours, the longest that Chromium keeps one. */
 const PREFLIGHT_MAX_AGE_SECONDS = 7_200;
 
-const requestHeaders = [...cors.allowedHeaders, "Authorization", "X-Request-Id", "Traceparent"].join(", ");
-const responseHeaders = [...cors.exposedHeaders, "X-Request-Id"].join(", ");
+const requestHeaders = [
+  ...cors.allowedHeaders,
+  "Authorization",
+  "X-Request-Id",
+  "Traceparent",
+  SESSION_VERSION_HEADER,
+].join(", ");
+const responseHeaders = [...cors.exposedHeaders, "X-Request-Id", SESSION_VERSION_HEADER].join(", ");
 
 /**
  * Headers for a request of a browser on another origin: undefined when its origin is not on the list. The origin is named,

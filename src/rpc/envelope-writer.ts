@@ -13,7 +13,10 @@ export interface EnvelopeWriter {
    * message. What comes back is to be waited for before the next one, if anything does: the client reads slowly.
    */
   write(flags: number, message: Uint8Array): Promise<void> | undefined;
-  /** Ends the answer with these trailers. */
+  /**
+   * Ends the answer with these trailers. Where no message was sent they are its headers ("Trailers-Only" in gRPC over HTTP/2):
+   * Envoy's outlier detection looks for `grpc-status` there and nowhere else.
+   */
   end(trailers: OutgoingHttpHeaders): void;
   /** Whether nobody reads any more. */
   readonly closed: boolean;
@@ -68,6 +71,10 @@ export function createEnvelopeWriter(stream: ServerHttp2Stream, head: () => Outg
       if (ended) return;
       ended = true;
       if (isClosed()) return;
+      if (!stream.headersSent && gatheredBytes === 0) {
+        stream.respond({ ":status": 200, ...head(), ...trailers }, { endStream: true });
+        return;
+      }
       stream.once("wantTrailers", () => stream.sendTrailers(trailers));
       begin();
       stream.end(gatheredBytes === 0 ? undefined : take());

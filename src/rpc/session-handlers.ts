@@ -7,6 +7,7 @@ import type { SessionRef, SessionStore } from "../turns/ports.ts";
 import { callContextOf, touch } from "./call-context.ts";
 import { openPageToken, sealPageToken } from "./page-token.ts";
 import { checkCreateSessionRequest, checkListRequest, checkMetadata, checkSessionId } from "./request-validation.ts";
+import { tellVersion } from "./session-version.ts";
 
 /** Sessions or messages on a page: when the request does not say, and at most (DESIGN §3). */
 const PAGE_SIZE = { standard: 50, most: 200 } as const;
@@ -28,6 +29,7 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
     const session = await store.getSession(ref);
     const foreign = principal.userId !== undefined && principal.userId !== session?.userId;
     if (session === undefined || foreign) throw new Failure("SESSION_NOT_FOUND");
+    tellVersion(context, session.version);
     return { ref, session };
   };
 
@@ -44,6 +46,7 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
         ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
       });
       touch(context, { sessionId: session.sessionId });
+      tellVersion(context, session.version);
       return { session };
     },
 

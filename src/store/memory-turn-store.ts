@@ -156,10 +156,11 @@ function begin({
   leaseMs: number;
 }): BeginOutcome {
   const { lease: held } = session;
+  const sessionVersion = session.record.version;
   const window = windowOf(session, turn.windowMessages);
   if (held?.turnId === turn.turnId && held.nonce === turn.nonce) {
     session.lease = { ...held, untilMs: nowMs + leaseMs };
-    return { state: "begun", lease: leaseOf(held), window };
+    return { state: "begun", lease: leaseOf(held), window, sessionVersion };
   }
   if (session.turns.has(turn.turnId)) return { state: "exists" };
 
@@ -211,7 +212,7 @@ function begin({
     usage: NO_USAGE,
     committedBy: undefined,
   });
-  return { state: "begun", lease, window };
+  return { state: "begun", lease, window, sessionVersion };
 }
 
 function stopFor({ onBusy }: NewTurn): FinishReason.INTERRUPTED | FinishReason.ROLLED_BACK | undefined {

@@ -2,12 +2,12 @@ import type { SessionRef } from "../turns/ports.ts";
 
 /**
  * Names of all keys. What stands in braces decides the slot: a session's keys are together, an account's keys are
- * together, and a script takes keys of one of them only. Every key has a TTL.
+ * together, and a script takes keys of one of them only. Every key of a tenant has a TTL.
  */
 
 /** A session's keys: of one slot. */
 export interface SessionKeys {
-  /** Hash: record (SessionRecord), owner, created, updated and expire (ms), messages, prompt, completion, cost; epoch, nonce, turn, until (ms), ticket. */
+  /** Hash: record (SessionRecord), owner, version, created, updated and expire (ms), messages, prompt, completion, cost; epoch, nonce, turn, until (ms), ticket. */
   readonly session: string;
   /** List of MessageRecords, oldest first. */
   readonly messages: string;
@@ -67,8 +67,11 @@ export function accountKeys(tenant: string): AccountKeys {
   };
 }
 
-/** Sorted set: tenants that may have a session, by when the last one expires at the earliest (ms). The only key of no tenant. */
+/** Sorted set: tenants that may have a session, by when the last one expires at the earliest (ms). */
 export const TENANTS_KEY = "{tenants}:active";
+
+/** Sorted set of one member, `newest`: the newest schema version that records were written with. It never expires. */
+export const WRITTEN_SCHEMA_KEY = "{parley}:written-schema";
 
 /** Sharded channel of a process: ids of its turns that somebody wants to end. */
 export function stopChannel(processId: string): string {

@@ -36,6 +36,7 @@ export function createRedisSessionStore({
         session.userId,
         touch.nowMs,
         touch.expireTimeMs,
+        session.version,
       ])) as [number, Buffer?];
       if (outcome === 1) {
         return sessionView(session, {

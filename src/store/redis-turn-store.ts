@@ -140,6 +140,7 @@ export function createRedisTurnStore({
           touch.nowMs,
           MAX_LOG_EVENTS,
           ON_BUSY[turn.onBusy],
+          turn.version,
         ],
       )) as BeginReply;
       const state = String(reply[0]);
@@ -417,12 +418,13 @@ function outcomeOf(
 ): BeginOutcome {
   switch (state) {
     case "begun": {
-      const [epoch, window] = values as [number, Buffer[]];
+      const [epoch, window, version] = values as [number, Buffer[], Buffer];
       const { tenant, sessionId, turnId } = turn;
       return {
         state,
         lease: { tenant, sessionId, turnId, nonce, epoch },
         window: window.map((bytes) => decodeRecord(MessageRecordSchema, bytes)),
+        sessionVersion: String(version),
       };
     }
     case "queued":

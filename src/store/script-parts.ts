@@ -55,7 +55,7 @@ ${REMOVE}
 local function create(keys, turn_prefix, log_prefix, session)
   remove(keys, turn_prefix, log_prefix)
   redis.call('HSET', keys[1], 'record', session.record, 'owner', session.owner, 'created', session.created,
-    'updated', session.created, 'expire', session.expire, 'messages', 0, 'prompt', 0, 'completion', 0, 'cost', 0)
+    'updated', session.created, 'expire', session.expire, 'version', session.version, 'messages', 0, 'prompt', 0, 'completion', 0, 'cost', 0)
   redis.call('PEXPIREAT', keys[1], session.expire)
 end
 `;

@@ -20,7 +20,8 @@ export const SESSION_SCRIPTS = {
   /**
    * Makes a session.
    *
-   * KEYS: session, messages, turns, queue, tickets. ARGV: prefixes of turns and logs, record, owner, creation time, end of life.
+   * KEYS: session, messages, turns, queue, tickets. ARGV: prefixes of turns and logs, record, owner, creation time, end of life,
+   * version of the release.
    * Result: [1], or [0, owner]: the id is taken; or [-1]: its life is over.
    */
   parleyCreateSession: {
@@ -29,7 +30,7 @@ export const SESSION_SCRIPTS = {
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner then return {0, owner} end
 if tonumber(ARGV[6]) <= now then return {-1} end
-create(KEYS, ARGV[1], ARGV[2], {record = ARGV[3], owner = ARGV[4], created = ARGV[5], expire = ARGV[6]})
+create(KEYS, ARGV[1], ARGV[2], {record = ARGV[3], owner = ARGV[4], created = ARGV[5], expire = ARGV[6], version = ARGV[7]})
 return {1}
 `,
   },

@@ -8,8 +8,8 @@ export const TURN_SCRIPTS = {
    * KEYS: session, messages, turns, queue, tickets, turn, log. ARGV: 1 turn, 2 user, 3 nonce, 4 lease ms, 5 ticket ms,
    * 6 places in the queue, 7 messages of the window, 8 end of life, 9 ttl ms, 10 and 11 prefixes of turns and logs, 12 turn's
    * record, 13 log entry 1, 14 record of a session to make or "", 15 its creation time, 16 entries that a log keeps, 17 what to
-   * do with a running turn: "" (wait), "reject", or the finish reason that it is to end with.
-   * Result: ["begun", epoch, window] | ["queued", position, lapsed] | ["preempted", running turn, what TAKE returns, nonce of
+   * do with a running turn: "" (wait), "reject", or the finish reason that it is to end with, 18 version of the release.
+   * Result: ["begun", epoch, window, version of the release that began the session or ""] | ["queued", position, lapsed] | ["preempted", running turn, what TAKE returns, nonce of
    * the owner it had] | ["busy", running turn, last sequence, lapsed] | ["full"] | ["missing"] (no such session, or another
    * user's) | ["exists"] (the turn was begun before, by another) | ["late"] (the end of life is over). Lapsed: the running turn,
    * if its lease has run out.
@@ -21,10 +21,11 @@ local turn = ARGV[1]
 local session_keys = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]}
 local expire, ttl = tonumber(ARGV[8]), tonumber(ARGV[9])
 if expire <= now then return {'late'} end
-local held = redis.call('HMGET', KEYS[1], 'owner', 'turn', 'nonce', 'until')
+local held = redis.call('HMGET', KEYS[1], 'owner', 'turn', 'nonce', 'until', 'version')
 if not held[1] then
   if ARGV[14] == '' then return {'missing'} end
-  create(session_keys, ARGV[10], ARGV[11], {record = ARGV[14], owner = ARGV[2], created = ARGV[15], expire = ARGV[8]})
+  create(session_keys, ARGV[10], ARGV[11], {record = ARGV[14], owner = ARGV[2], created = ARGV[15], expire = ARGV[8], version = ARGV[18]})
+  held[5] = ARGV[18]
 elseif held[1] ~= ARGV[2] then
   return {'missing'}
 end
@@ -36,7 +37,7 @@ local window = function()
 end
 if held[2] == turn and held[3] == ARGV[3] then
   redis.call('HSET', KEYS[1], 'until', now + ARGV[4])
-  return {'begun', tonumber(redis.call('HGET', KEYS[1], 'epoch')), window()}
+  return {'begun', tonumber(redis.call('HGET', KEYS[1], 'epoch')), window(), held[5] or ''}
 end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {'exists'} end
 
@@ -91,7 +92,7 @@ redis.call('ZADD', KEYS[3], expire + ttl, turn)
 redis.call('PEXPIREAT', KEYS[3], expire + ttl)
 redis.call('PEXPIREAT', KEYS[6], expire + ttl)
 redis.call('PEXPIREAT', KEYS[7], expire + ttl)
-return {'begun', epoch, window()}
+return {'begun', epoch, window(), held[5] or ''}
 `,
   },
 

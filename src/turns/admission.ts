@@ -68,7 +68,14 @@ export interface AdmissionPorts {
 export interface AdmittedTurn {
   readonly ref: TurnRef;
   /** The turn was begun by this call; else it was begun by another with the same idempotency key, and is to be read. */
-  readonly begun: { readonly running: RunningTurn; readonly firstEntry: TurnLogEntry } | undefined;
+  readonly begun:
+    | {
+        readonly running: RunningTurn;
+        readonly firstEntry: TurnLogEntry;
+        /** Version of the release that began the session; empty: not known. */
+        readonly sessionVersion: string;
+      }
+    | undefined;
 }
 
 /**
@@ -157,7 +164,7 @@ async function* admitNew(
     usedBefore: NO_USAGE,
     unsettled: [],
   });
-  return { ref, begun: { running, firstEntry: turn.firstEntry } };
+  return { ref, begun: { running, firstEntry: turn.firstEntry, sessionVersion: begun.sessionVersion } };
 }
 
 function newTurn(

@@ -155,7 +155,13 @@ export interface NewTurn extends TurnRef {
 }
 
 export type BeginOutcome =
-  | { readonly state: "begun"; readonly lease: Lease; readonly window: readonly MessageRecord[] }
+  | {
+      readonly state: "begun";
+      readonly lease: Lease;
+      readonly window: readonly MessageRecord[];
+      /** Version of the release that began the session; empty: not known, a release before 0.5.0. */
+      readonly sessionVersion: string;
+    }
   | { readonly state: "queued" /** Turns ahead, the running one included. */; readonly position: number }
   /** Another call has begun this very turn: read it. */
   | { readonly state: "exists" }

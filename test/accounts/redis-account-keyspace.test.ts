@@ -99,11 +99,22 @@ describe("an account's keys", () => {
     expect(fields?.slice(0, 2)).toEqual(["v", "1"]);
   });
 
-  it("of a newer release are refused, not guessed at", async () => {
-    await redis.hset(keys.budgets, "month:user:ann", "2 something else");
+  it("of the next release are read, with more at their ends", async () => {
+    await redis.hset(keys.budgets, "month:user:ann", "2 1000 - 0 more");
+    await startedCall(store, call("c1"));
+    expect(await store.budgets(tenant)).toHaveLength(1);
+    await store.settle(settled("c1"));
+    const [[, fields = []] = []] = await redis.xrangeBuffer(keys.ledger, "-", "+");
+    const [, , , row = ""] = fields;
+    await redis.xadd(keys.ledger, "*", "v", "2", "r", row, "more", "x");
+    expect((await ledgerOf(store, tenant)).map(({ recordId }) => recordId)).toEqual(["c1", "c1"]);
+  });
+
+  it("of a still newer release are refused, not guessed at", async () => {
+    await redis.hset(keys.budgets, "month:user:ann", "3 1000 - 0");
     await expectFailure(store.hold(call("c1")), "STORED_FORMAT_UNKNOWN");
     await expectFailure(store.budgets(tenant), "STORED_FORMAT_UNKNOWN");
-    await redis.xadd(keys.ledger, "*", "v", "2", "r", "?");
+    await redis.xadd(keys.ledger, "*", "v", "3", "r", "");
     await expectFailure(ledgerOf(store, tenant), "STORED_FORMAT_UNKNOWN");
   });
 });

@@ -5,11 +5,14 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { parseGateFile } from "../../gate/conditions.ts";
+import { gateAlerts } from "../../gate/render.ts";
 import { alertRules } from "../../sidecar/alert-rules.ts";
 import { loadAlertSettings } from "../../sidecar/alert-settings.ts";
 import { receiverOf, renderAlertmanagerConfig } from "../../sidecar/alertmanager-config.ts";
 
-const alerts = alertRules(loadAlertSettings({}));
+const gate = parseGateFile(await readFile(join(import.meta.dirname, "../../gate/gate.yaml"), "utf8"));
+const alerts = [...alertRules(loadAlertSettings({})), ...gateAlerts(gate)];
 const docs = await readFile(join(import.meta.dirname, "../../docs/alerts.md"), "utf8");
 
 /** Rows of the documentation. */

@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,6 +7,8 @@ import { promisify } from "node:util";
 import { type DescMethod, type DescService, fromJsonString } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { stringify } from "yaml";
+import { parseGateFile } from "../../gate/conditions.ts";
+import { gateAlerts } from "../../gate/render.ts";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { UsageService } from "../../gen/parley/usage/v1/usage_service_pb.js";
@@ -18,7 +21,8 @@ import { unknownNames } from "./query-check.ts";
 
 const root = join(import.meta.dirname, "../..");
 const folder = join(root, "docs/runbooks");
-const alerts = alertRules(loadAlertSettings({}));
+const gate = parseGateFile(readFileSync(join(root, "gate/gate.yaml"), "utf8"));
+const alerts = [...alertRules(loadAlertSettings({})), ...gateAlerts(gate)];
 const names = [...new Set(alerts.map(({ alert }) => alert))];
 const SERVICES: readonly DescService[] = [ChatService, SessionService, UsageService];
 

@@ -18,7 +18,15 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   "src/rpc": ["gen", "src/failure.ts", "src/identity", "src/platform", "src/turns"],
   "src/parley-yaml.ts": ["src/engine", "src/accounts"],
   "src/tools": ["src/engine"],
-  "src/config.ts": ["src/engine", "src/tools", "src/parley-yaml.ts", "src/accounts", "src/identity", "src/platform"],
+  "src/config.ts": [
+    "src/engine",
+    "src/tools",
+    "src/parley-yaml.ts",
+    "src/accounts",
+    "src/identity",
+    "src/platform",
+    "src/store",
+  ],
   "src/package-facts.ts": [],
 };
 

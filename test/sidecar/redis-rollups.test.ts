@@ -79,15 +79,17 @@ test("keys of rollups are in the account's slot, expire, and have their format's
   await startedCall(accounts, call("c2"));
   await accounts.settle(settled("c2"));
   const all = (await redis.hget(month, "all")) ?? "";
-  await redis.hset(month, "all", "2 something else");
+  await redis.hset(month, "all", all.replace("1", "3"));
   const entries = await rollups.take(tenant, 10);
   await expect(rollups.apply(tenant, entries)).rejects.toMatchObject({ reason: "STORED_FORMAT_UNKNOWN" });
-  await redis.hset(month, "all", all);
+  // What the next release has added to a rollup stays as it is.
+  await redis.hset(month, "all", `${all.replace("1", "2")} 17`);
   expect((await rollups.apply(tenant, entries)).entries).toHaveLength(1);
+  expect(await redis.hget(month, "all")).toMatch(/^2 2 .* 17$/);
   await checkRollups(rollups, accounts, tenant);
 
-  // A row of a newer release waits for a sidecar that can read it, and shows as due.
-  await redis.xadd(moneyKeys(tenant).ledger, "*", "v", "2", "r", "?");
+  // A row of a release after the next waits for a sidecar that can read it, and shows as due.
+  await redis.xadd(moneyKeys(tenant).ledger, "*", "v", "3", "r", "?");
   expect(await rollups.take(tenant, 10)).toEqual([]);
   expect((await rollups.standing(tenant)).pending).toBe(1);
 

@@ -2,7 +2,7 @@ import type { StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_p
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
 import { Failure } from "../../src/failure.ts";
-import { accountKeys, sessionKeys } from "../../src/store/redis-keys.ts";
+import { accountKeys, sessionKeys, WRITTEN_SCHEMA_KEY } from "../../src/store/redis-keys.ts";
 import { decodeRecord } from "../../src/store/stored-formats.ts";
 import { MAX_LOG_EVENTS, type TurnRef } from "../../src/turns/ports.ts";
 import { parseTurnId } from "../../src/turns/turn-id.ts";
@@ -92,7 +92,8 @@ export async function readFinalState(
     });
     if (turn !== undefined) turns.push(turn);
   }
-  const keys = await keysLike(world, "*");
+  // What requests made; the one other key is the release's own note, made as a process starts, and never expires.
+  const keys = (await keysLike(world, "*")).filter((key) => key !== WRITTEN_SCHEMA_KEY);
   for (const sessionId of idsIn(keys, SESSION_KEY)) {
     const ref = { tenant: TENANT, sessionId };
     const session = await world.store.getSession(ref);

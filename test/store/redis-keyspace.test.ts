@@ -1,7 +1,8 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import type { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
+import { SessionRecordSchema } from "../../gen/parley/storage/v1/session_record_pb.js";
 import { createRedisRateLimiter } from "../../src/accounts/rate-limit.ts";
 import { connectRedis, type RedisConnection } from "../../src/store/redis-connection.ts";
 import { accountKeys, sessionKeys, TENANTS_KEY } from "../../src/store/redis-keys.ts";
@@ -138,9 +139,22 @@ describe("two processes on one Redis", () => {
 });
 
 describe("stored formats", () => {
-  it("of a newer release are refused, not guessed at", async () => {
+  it("of the next release are read, and what it added stays in the record", async () => {
     await store.createSession({ ...ref, userId: "ann", version: "1" });
-    const newer = encodeRecord(MessageRecordSchema, create(MessageRecordSchema, { schemaVersion: 2 }));
+    const { session: key } = sessionKeys(ref);
+    const added = Buffer.from([0xa2, 0x06, 3, ...Buffer.from("new")]); // field 100, a text
+    const record = create(SessionRecordSchema, { schemaVersion: 2, userId: "ann", version: "2" });
+    await redis.hset(key, "record", Buffer.concat([encodeRecord(SessionRecordSchema, record), added]));
+    expect(await store.getSession(ref)).toMatchObject({ userId: "ann", version: "2" });
+    expect(await store.updateSession(ref, { colour: "red" })).toMatchObject({ metadata: { colour: "red" } });
+    const kept = fromBinary(SessionRecordSchema, (await redis.hgetBuffer(key, "record")) ?? Buffer.alloc(0));
+    expect(kept).toMatchObject({ schemaVersion: 2, metadata: { colour: "red" } });
+    expect(kept.$unknown?.map(({ no }) => no)).toEqual([100]);
+  });
+
+  it("of releases after that are refused, not guessed at", async () => {
+    await store.createSession({ ...ref, userId: "ann", version: "1" });
+    const newer = encodeRecord(MessageRecordSchema, create(MessageRecordSchema, { schemaVersion: 3 }));
     await redis.rpush(sessionKeys(ref).messages, newer);
     await expectFailure(store.listMessages(ref, { offset: 0, limit: 1 }), "STORED_FORMAT_UNKNOWN");
     await redis.hset(sessionKeys(ref).session, "record", Buffer.from("not a record at all"));

@@ -1,14 +1,9 @@
 import { execFile } from "node:child_process";
-import { access, mkdir, rename, rm } from "node:fs/promises";
-import { homedir } from "node:os";
-import { join } from "node:path";
 import { promisify } from "node:util";
+import { goTool } from "./go-tools.ts";
 
 /** The newest release when this was written; pinned, so that its output does not change under the tests. */
-const VERSION = "v1.9.4";
-
-/** Where the binary is kept between runs and checkouts: building it takes a minute or more. */
-const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "parley/grpcurl", VERSION);
+const GRPCURL = { name: "grpcurl", package: "github.com/fullstorydev/grpcurl/cmd/grpcurl", version: "v1.9.4" };
 
 export interface GrpcurlResult {
   /** 0: the call went well; else 64 and the status code. */
@@ -17,26 +12,9 @@ export interface GrpcurlResult {
   readonly stderr: string;
 }
 
-/**
- * The path of grpcurl's binary, which is built first where it is missing: it is a Go module, not a Debian package.
- * `make test` runs this file to have it built before a test waits for it.
- */
-export async function grpcurlPath(): Promise<string> {
-  const binary = join(CACHE, "grpcurl");
-  if (await exists(binary)) return binary;
-  // Several workers may build at a time; each renames what it has built, and the last one wins.
-  const folder = `${CACHE}.${process.pid}.${crypto.randomUUID()}`;
-  await mkdir(folder, { recursive: true });
-  try {
-    await promisify(execFile)("go", ["install", `github.com/fullstorydev/grpcurl/cmd/grpcurl@${VERSION}`], {
-      env: { ...process.env, GOBIN: folder, CGO_ENABLED: "0" },
-    });
-    await mkdir(CACHE, { recursive: true });
-    await rename(join(folder, "grpcurl"), binary);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-  return binary;
+/** The path of grpcurl's binary. `make test` runs this file to have it built before a test waits for it. */
+export function grpcurlPath(): Promise<string> {
+  return goTool(GRPCURL);
 }
 
 /** Runs grpcurl without TLS against `url`. A call that is refused is a result, not an error. */
@@ -51,13 +29,6 @@ export async function grpcurl(url: string, options: readonly string[], ...what: 
     if (typeof code !== "number") throw error;
     return { exitCode: code, stdout: stdout ?? "", stderr: stderr ?? "" };
   }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 if (import.meta.main) await grpcurlPath();
