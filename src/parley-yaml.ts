@@ -1,4 +1,4 @@
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { type Document, isMap, isPair, isScalar, isSeq, LineCounter, type Node, parseDocument, visit } from "yaml";
 import * as z from "zod";
 import type { ConfiguredBudget } from "./accounts/budgets.ts";
 import { budgetsYamlSchema, readBudgets } from "./accounts/budgets-yaml.ts";
@@ -221,7 +221,16 @@ export function parseParleyYaml(
   if (document.errors.length > 0) {
     return { problems: document.errors.map((error) => `${fileName}:${error.linePos?.[0].line ?? 1}: ${error.code}`) };
   }
-  const parsed = parleyYamlSchema.safeParse(document.toJS() ?? {});
+  const aliases = aliasProblems(document);
+  if (aliases.length > 0) return { problems: aliases.map(({ path, problem }) => `${at(path)}: ${problem}`) };
+  let content: unknown;
+  try {
+    content = document.toJS();
+  } catch {
+    // So few lines could fill the memory.
+    return { problems: [`${fileName}: its aliases (*name) come to too much`] };
+  }
+  const parsed = parleyYamlSchema.safeParse(content ?? {});
   if (!parsed.success) {
     const problems = parsed.error.issues.flatMap((issue) =>
       issue.code === "unrecognized_keys"
@@ -447,6 +456,29 @@ function defaultModel(
 
 function contextWindowOf(model: string): number {
   return contextWindows.find(([pattern]) => pattern.test(model))?.[1] ?? SMALLEST_CONTEXT_WINDOW;
+}
+
+/** What is wrong with a document's aliases: one may stand for nothing, or for what it is part of. */
+function aliasProblems(document: Document): { path: PropertyKey[]; problem: string }[] {
+  const problems: { path: PropertyKey[]; problem: string }[] = [];
+  visit(document, {
+    Alias(_, alias, around) {
+      const anchored = alias.resolve(document);
+      if (anchored !== undefined && !around.includes(anchored)) return;
+      const problem =
+        anchored === undefined ? `nothing is anchored as &${alias.source}` : `*${alias.source} is part of itself`;
+      problems.push({ path: fieldAt([...around, alias]), problem });
+    },
+  });
+  return problems;
+}
+
+/** The field that a chain of nodes, from the document down, leads to. */
+function fieldAt(chain: readonly (Document | Node | object)[]): PropertyKey[] {
+  return chain.flatMap((node, index): PropertyKey[] => {
+    if (isPair(node)) return isScalar(node.key) ? [String(node.key.value)] : [];
+    return isSeq(node) ? [node.items.indexOf(chain[index + 1])] : [];
+  });
 }
 
 /** The line of a value, or of the nearest thing around it that the file has. */

@@ -119,6 +119,36 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
         ],
       },
       {
+        title: "Tools and checks",
+        panels: [
+          {
+            ...series("Tool calls per second", "short", [
+              {
+                expr: rate("parley_tool_calls_total", "server, tool, outcome"),
+                legend: "{{server}}.{{tool}} {{outcome}}",
+              },
+            ]),
+            stacked: true,
+          },
+          series("Tool calls, p95", "s", [quantileBy("parley_tool_call_duration_seconds", "server")]),
+          {
+            ...series("Breakers of tool servers", "none", [
+              { expr: `max by (server) (parley_tool_breaker_state{${chosen}})`, legend: "{{server}}" },
+            ]),
+            words: BREAKER_WORDS,
+          },
+          series("Turns per second that a check has ended", "short", [
+            {
+              expr: rate("parley_guardrails_tripped_total", "agent_team, guardrail, stage"),
+              legend: "{{agent_team}} {{guardrail}} {{stage}}",
+            },
+          ]),
+          series("Readings of parley.yaml per second", "short", [
+            { expr: rate("parley_config_reloads_total", "result"), legend: "{{result}}" },
+          ]),
+        ],
+      },
+      {
         title: "Per version",
         panels: [
           series("RPCs", "reqps", [

@@ -56,6 +56,24 @@ export function costMicroUsd(price: ModelPrice, counts: TokenCounts): bigint {
   return BigInt(band.perRequestMicroUsd) + (total + HALF_A_MILLION) / MILLION;
 }
 
+/**
+ * What so many calls cost at most that together have no more than so many tokens, whoever of the priced models answers and
+ * whatever kinds of tokens they are.
+ */
+export function largestCostOfCalls(
+  prices: readonly ModelPrice[],
+  { totalTokens, calls }: { totalTokens: number; calls: number },
+): bigint {
+  const bands = prices.flatMap(({ bands: [first, ...others] }) => [
+    first,
+    ...others.filter(({ abovePromptTokens }) => abovePromptTokens < totalTokens),
+  ]);
+  const rate = Math.max(...bands.map((band) => Math.max(band.input, band.cachedInput, band.output, band.reasoning)));
+  const perRequest = Math.max(...bands.map(({ perRequestMicroUsd }) => perRequestMicroUsd));
+  // Each call is rounded by itself.
+  return (BigInt(totalTokens) * BigInt(rate)) / MILLION + 1n + BigInt(calls) * BigInt(perRequest + 1);
+}
+
 /** What a call costs at most, if its prompt and its completion have no more than so many tokens, of whatever kinds. */
 export function largestCostMicroUsd(
   price: ModelPrice,

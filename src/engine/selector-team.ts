@@ -84,6 +84,24 @@ async function select(
   return fallback;
 }
 
+/** The manager's first call of a turn, with the tokens of its prompt; undefined: it is not asked. */
+export function firstSelection({
+  team,
+  history,
+  message,
+  maxTokens,
+}: Pick<TurnInput, "team" | "history" | "message" | "maxTokens">):
+  | { readonly model: string; readonly promptTokens: number; readonly maxOutputTokens: number; readonly fits: boolean }
+  | undefined {
+  const { selector, agents } = team;
+  if (selector === undefined || agents.length <= 1) return undefined;
+  const turn = { history, message };
+  const prompt = promptFor({ turn, selector, said: [], candidates: agents }, { tokensLeft: () => maxTokens });
+  const promptTokens = tokenizerFor(selector.model).countPrompt(prompt);
+  const fits = Math.min(selector.contextWindowTokens, maxTokens) - promptTokens >= ANSWER_RESERVE_TOKENS;
+  return { model: selector.model, promptTokens, maxOutputTokens: ANSWER_RESERVE_TOKENS, fits };
+}
+
 function whatIsWrong(named: readonly AgentDefinition[]): string {
   if (named.length === 0) return "That names nobody who takes part.";
   return named.length > 1 ? "That names more than one." : `${named[0]?.name} has just spoken and may not again.`;
@@ -102,7 +120,10 @@ function promptFor(
     selector,
     said,
     candidates,
-  }: Pick<Selecting, "turn" | "selector" | "said"> & { candidates: readonly AgentDefinition[] },
+  }: Pick<Selecting, "selector" | "said"> & {
+    turn: Pick<TurnInput, "history" | "message">;
+    candidates: readonly AgentDefinition[];
+  },
   ports: Pick<TurnPorts, "tokensLeft">,
 ): readonly ModelMessage[] {
   const tokenizer = tokenizerFor(selector.model);

@@ -25,8 +25,8 @@ export async function runSingleTeam(turn: TurnInput, ports: TurnPorts): Promise<
 export function firstPrompt(
   turn: Pick<TurnInput, "team" | "history" | "message" | "maxTokens">,
   ports: Pick<TurnPorts, "tools">,
+  agent = turn.team.agents[0],
 ): Prompt | undefined {
-  const [agent] = turn.team.agents;
   const tokenizer = tokenizerFor(agent.model);
   const isAlone = turn.team.kind === "single";
   const ownTokens = isAlone ? (agent.maxTokens ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;

@@ -12,12 +12,11 @@ import type { TurnEnd, TurnInput, TurnPorts } from "./turn.ts";
 export function runSwarmTeam(turn: TurnInput, ports: TurnPorts): Promise<TurnEnd> {
   const { agents } = turn.team;
   const called = (name: string | undefined) => agents.find((agent) => agent.name === name);
-  const spokeLast = turn.history.findLast(({ message }) => message?.role === Role.ASSISTANT)?.message?.agent;
   // Whoever has handed over to the person goes on with the answer.
   let asker: AgentDefinition | undefined;
   return runGroupTeam(turn, ports, {
     async next({ last, stopped }) {
-      if (last === undefined) return called(spokeLast) ?? agents[0];
+      if (last === undefined) return firstOfSwarm(turn);
       if (last.agent.isPerson) return asker ?? agents[0];
       asker = last.agent;
       const to = called(last.handoff);
@@ -26,4 +25,10 @@ export function runSwarmTeam(turn: TurnInput, ports: TurnPorts): Promise<TurnEnd
       return to ?? { finishReason: FinishReason.STOP };
     },
   });
+}
+
+/** Who answers a message first. */
+export function firstOfSwarm({ team: { agents }, history }: Pick<TurnInput, "team" | "history">): AgentDefinition {
+  const spokeLast = history.findLast(({ message }) => message?.role === Role.ASSISTANT)?.message?.agent;
+  return agents.find(({ name }) => name === spokeLast) ?? agents[0];
 }

@@ -62,7 +62,7 @@ export const errorTable: Readonly<Record<FailureReason, ErrorEntry>> = {
   AGENT_TEAM_NOT_FOUND: entry(Code.NotFound, "There is no such agent team; leave agent_team empty for the default."),
   APPROVAL_NOT_PENDING: entry(
     Code.FailedPrecondition,
-    "The session does not ask for this approval, or not any more; its last turn has the approval_required events that it asks for.",
+    "The session does not ask for this approval, or not any more; its last turn says which it asks for.",
   ),
   CREDENTIALS_MISSING: entry(
     Code.Unauthenticated,

@@ -3,11 +3,16 @@ import type { MessageRecord } from "../../gen/parley/storage/v1/message_record_p
 import type { AccountStore } from "../accounts/account-store.ts";
 import { createCallAccount } from "../accounts/call-account.ts";
 import { EACH } from "../accounts/call-scopes.ts";
+import { largestCostOfCalls } from "../accounts/model-price.ts";
 import type { PriceTable } from "../accounts/price-table.ts";
 import type { RateLimiter } from "../accounts/rate-limit.ts";
 import { ANSWER_RESERVE_TOKENS } from "../engine/agent-answer.ts";
+import { firstSelection, SELECTOR } from "../engine/selector-team.ts";
 import { firstPrompt } from "../engine/single-team.ts";
+import { firstOfSwarm } from "../engine/swarm-team.ts";
 import type { TeamDefinition } from "../engine/team.ts";
+import type { ToolBox } from "../engine/tool.ts";
+import type { TurnInput } from "../engine/turn.ts";
 import { Failure } from "../failure.ts";
 import type { TurnRequest } from "./admission.ts";
 import type { CurrentDefinitions } from "./definitions.ts";
@@ -48,10 +53,10 @@ export async function previewTurn(request: TurnRequest, ports: PreviewPorts): Pr
   const limited = await ports.rateLimiter.peek(tenant, userId);
 
   const maxTokens = request.maxTokens || ports.maxTokens;
-  const [agent] = team.agents;
-  const prompt = firstPrompt({ team, history, message, maxTokens }, { tools });
+  const turn = { team, history, message, maxTokens };
+  const first = firstCall(turn, tools);
   const calls = createCallAccount({ store: ports.accounts, prices: ports.prices });
-  const promptTokens = prompt?.tokens ?? 0;
+  const { promptTokens, fits, ...call } = first;
   const { refusal, headroom, maxCostMicroUsd } = await calls.preview({
     tenant,
     userId,
@@ -61,15 +66,53 @@ export async function previewTurn(request: TurnRequest, ports: PreviewPorts): Pr
     useCase: request.useCase,
     turnId: "",
     callId: crypto.randomUUID(),
-    agent: agent.name,
-    model: agent.model,
     version: ports.release.version,
     promptTokens,
-    maxCompletionTokens: Math.max(ANSWER_RESERVE_TOKENS, Math.min(maxTokens, agent.contextWindowTokens) - promptTokens),
+    ...call,
     callMs: team.callTimeoutMs,
   });
-  const first = limited ?? (prompt === undefined ? new Failure("TURN_TOKEN_BUDGET") : refusal);
-  return { promptTokens, maxCostMicroUsd, headroom, ...(first === undefined ? {} : { refusal: first }) };
+  const refused = limited ?? (fits ? refusal : new Failure("TURN_TOKEN_BUDGET"));
+  return {
+    promptTokens,
+    maxCostMicroUsd: makesOneCall(team) ? maxCostMicroUsd : largestCostOf(turn, ports.prices),
+    headroom,
+    ...(refused === undefined ? {} : { refusal: refused }),
+  };
+}
+
+type PreviewedTurn = Pick<TurnInput, "team" | "history" | "message" | "maxTokens">;
+
+/** A turn's first model call, as it would be held: a selector's manager is asked before any agent is. */
+function firstCall(turn: PreviewedTurn, tools: ToolBox) {
+  const { team, maxTokens } = turn;
+  const agent = team.kind === "swarm" ? firstOfSwarm(turn) : team.agents[0];
+  const prompt = firstPrompt(turn, { tools }, agent);
+  const selection = firstSelection(turn);
+  if (selection !== undefined) {
+    const { model, maxOutputTokens: maxCompletionTokens } = selection;
+    const fits = selection.fits && prompt !== undefined;
+    return { agent: SELECTOR, model, promptTokens: fits ? selection.promptTokens : 0, maxCompletionTokens, fits };
+  }
+  const promptTokens = prompt?.tokens ?? 0;
+  const own = team.kind === "single" ? (agent.maxTokens ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
+  const room = Math.min(maxTokens, agent.contextWindowTokens, own) - promptTokens;
+  const maxCompletionTokens = Math.max(ANSWER_RESERVE_TOKENS, room);
+  return { agent: agent.name, model: agent.model, promptTokens, maxCompletionTokens, fits: prompt !== undefined };
+}
+
+function makesOneCall({ kind, agents: [agent] }: TeamDefinition): boolean {
+  return kind === "single" && agent.tools.length === 0 && agent.asksPerson !== true;
+}
+
+/** What all calls of a turn cost at most, whoever makes them. */
+function largestCostOf({ team, maxTokens }: PreviewedTurn, prices: PriceTable): bigint {
+  const agents = team.agents.filter(({ isPerson = false }) => !isPerson);
+  const models = new Set(
+    [...agents, ...(team.selector === undefined ? [] : [team.selector])].map(({ model }) => model),
+  );
+  const now = Date.now();
+  const all = [...models].map((model) => prices.at(model, now));
+  return largestCostOfCalls(all, { totalTokens: maxTokens, calls: team.maxRounds });
 }
 
 async function windowOf(

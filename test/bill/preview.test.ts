@@ -18,8 +18,22 @@ let app: TestApp;
 beforeAll(async () => {
   redis = await startRedisServer();
   const yaml = {
-    agents: { plain: { model: "gpt-4o" }, tooled: { model: "gpt-4o", tools: ["current_time"] } },
-    teams: { plain: { agent: "plain" }, tooled: { agent: "tooled" } },
+    agents: {
+      plain: { model: "gpt-4o" },
+      tooled: { model: "gpt-4o", tools: ["current_time"] },
+      cheap: { model: "gpt-4o-mini" },
+      dear: { model: "gpt-4" },
+      closer: { model: "sim-terminate" },
+    },
+    teams: {
+      plain: { agent: "plain" },
+      tooled: { agent: "tooled" },
+      // The dear one does not come first.
+      round: { kind: "round_robin", agents: ["cheap", "dear"], max_rounds: 2 },
+      picked: { kind: "selector", agents: ["cheap", "closer"], selector_model: "gpt-4", max_selector_attempts: 1 },
+    },
+    models: { "gpt-4": { endpoints: [{ model: "gpt-4" }] }, "sim-terminate": { endpoints: [{}] } },
+    prices: { overrides: [{ model: "sim-terminate", priced_as: "gpt-4o-mini" }] },
   };
   app = await startTestApp({
     redisUrl: redis.url,
@@ -128,6 +142,28 @@ describe("a preview agrees with the call", () => {
     const bound = Number(call?.body.max_completion_tokens);
     const fromPrompt = Number(preview.estimatedPromptTokens) * 2.5 + bound * 10;
     if (!tools) expect(Number(preview.maxCostMicroUsd)).toBe(Math.round(fromPrompt));
+  });
+
+  test.each(["round", "picked"])("of all calls that team %s may make, the manager's included", async (agentTeam) => {
+    const { chat } = callerOf(app);
+    const request = { message: "how much?", userId: `of ${agentTeam}`, agentTeam };
+    const preview = await chat.previewChat(request);
+    const calls = app.simulated.callCount;
+    const reply = await chat.chat(request);
+    const made = app.simulated.calls.slice(calls);
+    expect(made.length).toBeGreaterThan(1);
+    expect(reply.costMicroUsd).toBeLessThanOrEqual(preview.maxCostMicroUsd);
+    // 4,000 tokens of gpt-4, each at what an answer costs.
+    expect(Number(preview.maxCostMicroUsd)).toBeGreaterThanOrEqual(4_000 * 60);
+    expect(preview.estimatedPromptTokens).toBe(BigInt(made[0]?.promptTokens ?? 0));
+    // What refuses the first call refuses the turn.
+    const scope = `user:${request.userId}` as const;
+    const limitTokens = agentTeam === "picked" ? 700n : 3_999n;
+    await withAccounts(redis, (accounts) =>
+      accounts.setBudget("default", { scope, period: "month", dryRun: false, limitTokens }),
+    );
+    const refusal = await refusalOf(chat.chat(request));
+    expect((await chat.previewChat(request)).denial?.message).toBe(refusal.rawMessage);
   });
 
   test("of what is not there: a session, a team", async () => {

@@ -1,15 +1,19 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { packageVersion } from "../../src/package-facts.ts";
 import { CHART, type Manifest, render, renderObjects } from "../support/helm.ts";
 import { containers, pods } from "./manifests.ts";
+
+/** What the chart deploys where nothing else is said. */
+const VERSION = packageVersion();
 
 /** Values that cannot work together, and how the sentence begins. */
 const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
   ["weight without canary", ["canary.weight=5"], "canary.weight is 5, but canary.enabled is false"],
   [
     "owner and weight",
-    ["canary.enabled=true", "canary.owner=flagger", "canary.weight=5", "canary.image.tag=0.6.0"],
+    ["canary.enabled=true", "canary.owner=flagger", "canary.weight=5", "canary.image.tag=99.0.0"],
     "canary.owner is flagger and canary.weight is 5: only one may write weights",
   ],
   ["mirror without canary", ["canary.mirror.percent=5"], "canary.mirror.percent is 5, but canary.enabled is false"],
@@ -31,37 +35,37 @@ const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
   ],
   [
     "mirror without safe shadows",
-    ["canary.enabled=true", "canary.image.tag=0.6.0", "canary.mirror.percent=5"],
+    ["canary.enabled=true", "canary.image.tag=99.0.0", "canary.mirror.percent=5"],
     "canary.mirror.percent is above 0 and canary.shadow.safe is false: every mirrored turn would be paid for and written twice",
   ],
   [
     "shadows that answer people",
-    ["canary.enabled=true", "canary.image.tag=0.6.0", "canary.shadow.safe=true", "canary.weight=5"],
+    ["canary.enabled=true", "canary.image.tag=99.0.0", "canary.shadow.safe=true", "canary.weight=5"],
     "canary.shadow.safe is true and canary.weight is 5",
   ],
   [
     "a canary without a mesh",
-    ["canary.enabled=true", "canary.image.tag=0.6.0", "istio.enabled=false"],
+    ["canary.enabled=true", "canary.image.tag=99.0.0", "istio.enabled=false"],
     "canary.enabled is true and istio.enabled is false",
   ],
   [
     "one image on both tracks",
-    ["canary.enabled=true", "canary.weight=5", "canary.version=0.6.0"],
-    "canary.weight is 5 and both tracks run parley:0.5.0",
+    ["canary.enabled=true", "canary.weight=5", "canary.version=99.0.0"],
+    `canary.weight is 5 and both tracks run parley:${VERSION}`,
   ],
   [
     "one image on both tracks, named in two ways",
-    ["canary.enabled=true", "canary.weight=5", "canary.version=0.6.0", "canary.image=parley:0.5.0"],
-    "canary.weight is 5 and both tracks run parley:0.5.0",
+    ["canary.enabled=true", "canary.weight=5", "canary.version=99.0.0", `canary.image=parley:${VERSION}`],
+    `canary.weight is 5 and both tracks run parley:${VERSION}`,
   ],
   [
     "one version on both tracks",
     ["canary.enabled=true", "canary.weight=5", "canary.image.repository=other/parley"],
-    "canary.weight is 5 and both tracks call themselves 0.5.0",
+    `canary.weight is 5 and both tracks call themselves ${VERSION}`,
   ],
   [
     "a weight for no pods",
-    ["canary.enabled=true", "canary.weight=5", "canary.image.tag=0.6.0", "canary.replicas=0"],
+    ["canary.enabled=true", "canary.weight=5", "canary.image.tag=99.0.0", "canary.replicas=0"],
     "canary.weight is 5 and canary.replicas is 0",
   ],
   [
@@ -95,7 +99,7 @@ const REFUSED: readonly (readonly [string, readonly string[], string])[] = [
   ],
   [
     "a budget that keeps the only canary",
-    ["pdb.maxUnavailable=null", "pdb.minAvailable=1", "canary.enabled=true", "canary.image.tag=0.6.0"],
+    ["pdb.maxUnavailable=null", "pdb.minAvailable=1", "canary.enabled=true", "canary.image.tag=99.0.0"],
     "pdb.minAvailable is 1, and the canary track may have no more than 1 pods",
   ],
   ["an open door by accident", ["auth.mode=none"], "auth.mode is none: everybody who reaches the port may spend"],
@@ -227,13 +231,13 @@ test.each(UNKNOWN)("the schema refuses %s", async (set, named) => {
 describe("what a promotion passes through is not refused", () => {
   test.each([
     ["the same image while the weight is 0", ["canary.enabled=true", "canary.weight=0"]],
-    ["a canary that is off with its image named", ["canary.image.tag=0.6.0"]],
+    ["a canary that is off with its image named", ["canary.image.tag=99.0.0"]],
     [
       "all traffic on the canary",
-      ["canary.enabled=true", "canary.weight=100", "canary.image.tag=0.6.0", "canary.replicas=3"],
+      ["canary.enabled=true", "canary.weight=100", "canary.image.tag=99.0.0", "canary.replicas=3"],
     ],
     ["a longer grace period than needed", ["drain.terminationGracePeriodSeconds=600"]],
-    ["an image by reference", ["canary.enabled=true", "canary.weight=5", "canary.image=r.example/parley:0.6.0"]],
+    ["an image by reference", ["canary.enabled=true", "canary.weight=5", "canary.image=r.example/parley:99.0.0"]],
   ])("%s", async (_, set) => {
     expect(await render({ set })).toMatchObject({ exitCode: 0 });
   });

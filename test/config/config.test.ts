@@ -154,6 +154,15 @@ describe("parley.yaml", () => {
   test.each([
     ["agents:\n  a:\n    temperature: 3\n", "conf/parley.yaml:3: agents.a.temperature:"],
     ["agents:\n  a: {}\nteams:\n  t:\n    agent: b\n", "conf/parley.yaml:5: teams.t.agent: there is no agent named b"],
+    ["agents:\n  a:\n    tools: *nothing\n", "conf/parley.yaml:3: agents.a.tools: nothing is anchored as &nothing"],
+    [
+      "teams:\n  t:\n    kind: swarm\n    termination: &x\n      or: [*x]\n",
+      "conf/parley.yaml:5: teams.t.termination.or.0: *x is part of itself",
+    ],
+    [
+      `a: &a [${"x,".repeat(20)}]\nb: &b [${"*a,".repeat(20)}]\nc: [${"*b,".repeat(20)}]\n`,
+      "conf/parley.yaml: its aliases (*name) come to too much",
+    ],
     ["agents:\n  a: {}\nteams:\n  t:\n    agent: a\ndefault_team: u\n", "conf/parley.yaml:6: default_team:"],
     ["agents:\n  a:\n    sytem_message: x\n", "conf/parley.yaml:3: agents.a"],
     [

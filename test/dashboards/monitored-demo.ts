@@ -21,7 +21,12 @@ export interface ReadDashboard {
 }
 
 /** Panels that may show nothing, and why that is as it should be. */
-const MAY_BE_EMPTY: Readonly<Record<string, string>> = {};
+const MAY_BE_EMPTY: Readonly<Record<string, string>> = {
+  "Tool calls per second": "the demonstration has no server of tools",
+  "Tool calls, p95": "the demonstration has no server of tools",
+  "Breakers of tool servers": "the demonstration has no server of tools",
+  "Turns per second that a check has ended": "the demonstration's teams have no checks",
+};
 
 /** Values of a line; about one for each third pixel. */
 const MOST_VALUES = 150;

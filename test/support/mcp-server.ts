@@ -79,6 +79,10 @@ function createTools({ die, write }: Faults): McpServer {
     write("this is no message\n");
     return text("said after garbage");
   });
+  server.registerTool("garbage_only", { inputSchema: empty }, async () => {
+    write('{"jsonrpc":"2.0","id":\n');
+    return await never();
+  });
   server.registerTool("wrong", { inputSchema: empty }, async (_, { requestId }) => {
     write(`${JSON.stringify({ jsonrpc: "2.0", id: requestId, result: { content: "no list" } })}\n`);
     return await never();

@@ -818,14 +818,14 @@ export declare type PreviewChatResponse = Message<"parley.chat.v1.PreviewChatRes
   denial?: Denial | undefined;
 
   /**
-   * Prompt tokens of the first model call, counted by the model's tokenizer.
+   * Prompt tokens of the first model call, counted by the model's tokenizer; of a selector team that is its manager's.
    *
    * @generated from field: int64 estimated_prompt_tokens = 3;
    */
   estimatedPromptTokens: bigint;
 
   /**
-   * The largest possible cost of the turn in millionths of a US dollar.
+   * The largest possible cost of the turn in millionths of a US dollar: of all calls that its team may make.
    *
    * @generated from field: int64 max_cost_micro_usd = 4;
    */
