@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import type { ConnectRouter } from "@connectrpc/connect";
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
 import { createPriceTable } from "./accounts/price-table.ts";
@@ -15,12 +16,17 @@ import { watchTlsFiles } from "./platform/tls-files.ts";
 import { createUndiciTransport } from "./providers/undici-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
 import { createConsoleFiles } from "./rpc/console-files.ts";
+import { createLocalCalls } from "./rpc/direct-call.ts";
+import { serveDoors } from "./rpc/doors.ts";
 import { errorDetailFiles } from "./rpc/error-mapping.ts";
 import { createHealthState, registerHealth } from "./rpc/health-handlers.ts";
 import { startHttpServer } from "./rpc/http-server.ts";
 import { createInterceptors, observeRefused } from "./rpc/interceptors.ts";
+import { createOpenAiDoor } from "./rpc/openai-door.ts";
 import { servePages } from "./rpc/pages.ts";
 import { registerReflection } from "./rpc/reflection-handlers.ts";
+import { createRestDoor } from "./rpc/rest-door.ts";
+import { routerOptions } from "./rpc/router-options.ts";
 import { createRpcHandler } from "./rpc/routes.ts";
 import { type ServiceBeside, servedBeside } from "./rpc/services-by-prefix.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
@@ -133,33 +139,57 @@ export async function startApp({
     });
     const sessions = createSessionHandlers({ store, version });
     const model = config.teams.get(config.defaultTeam)?.agents[0].model ?? "";
+    const authenticate = authenticatorOf(config.auth, { keys: apiKeys });
+    const interceptors = createInterceptors({ logger, metrics, authenticate });
+    const onRefused = observeRefused({ logger, metrics });
+    const routes = (router: ConnectRouter): void => {
+      router.service(ChatService, chat).service(SessionService, sessions);
+      registerHealth(router, health);
+      registerReflection(router, [ChatService, SessionService], { alsoKnown: errorDetailFiles });
+    };
+    const calls = createLocalCalls({ routes, options: routerOptions({ interceptors, onRefused }) });
     const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
-      interceptors: createInterceptors({
-        logger,
-        metrics,
-        authenticate: authenticatorOf(config.auth, { keys: apiKeys }),
-      }),
-      onRefused: observeRefused({ logger, metrics }),
-      routes(router) {
-        router.service(ChatService, chat).service(SessionService, sessions);
-        registerHealth(router, health);
-        registerReflection(router, [ChatService, SessionService], { alsoKnown: errorDetailFiles });
-      },
-      fallback: servePages(
-        createConsoleFiles({
-          directory: consoleFolder,
-          config: {
-            version,
-            track,
-            simulatedModel,
-            model,
-            teams: [...config.teams.keys()],
-            agents: Object.fromEntries([...config.teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
-            embeddedStore: config.redisUrl === undefined,
-          },
+      interceptors,
+      onRefused,
+      routes,
+      fallback: serveDoors({
+        openAi: createOpenAiDoor({
+          calls,
+          teams: [...config.teams.keys()],
+          rateLimit: config.rateLimit.limit,
+          authenticate,
+          metrics,
+          logger,
+          onRefused,
         }),
-      ),
+        rest: !config.restDoor
+          ? undefined
+          : createRestDoor({
+              calls,
+              health: () => ({
+                storeAnswers: readiness.current().checks.store?.ok === true,
+                inRedis: config.redisUrl !== undefined,
+              }),
+              metrics: () => metrics.render(),
+              metricsContentType: metrics.contentType,
+              onRefused,
+            }),
+        otherwise: servePages(
+          createConsoleFiles({
+            directory: consoleFolder,
+            config: {
+              version,
+              track,
+              simulatedModel,
+              model,
+              teams: [...config.teams.keys()],
+              agents: Object.fromEntries([...config.teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
+              embeddedStore: config.redisUrl === undefined,
+            },
+          }),
+        ),
+      }),
     });
 
     const ops = await startOpsServer({

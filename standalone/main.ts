@@ -17,7 +17,12 @@ await runUntilSignal({
   async start() {
     const simulated =
       process.env.OPENAI_API_KEY || process.env.OPENAI_BASE_URL ? undefined : await startSimulatedModel();
-    const env = { LOG_LEVEL: "warn", ...process.env, ...(simulated && { OPENAI_BASE_URL: simulated.baseUrl }) };
+    const env = {
+      LOG_LEVEL: "warn",
+      REST_DOOR: "true",
+      ...process.env,
+      ...(simulated && { OPENAI_BASE_URL: simulated.baseUrl }),
+    };
     const config = loadConfig(env, { readFile, packageVersion: packageVersion() });
     const { version, track, logLevel, otlpEndpoint } = config;
     const logger = createLogger({ level: logLevel, version, track, mixin: traceFacts });

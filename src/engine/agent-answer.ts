@@ -116,7 +116,7 @@ async function speak(
         messages,
         tools,
         temperature: agent.temperature,
-        maxOutputTokens,
+        maxOutputTokens: Math.min(maxOutputTokens, agent.maxOutputTokens ?? maxOutputTokens),
         maxTotalTokens: ports.tokensLeft(),
         timeoutMs: team.callTimeoutMs,
       },

@@ -22,7 +22,7 @@ import { MAX_LOG_EVENTS, type SessionStore, type TurnRef, type TurnStore } from 
 import { type PreviewPorts, previewTurn } from "../turns/preview.ts";
 import { type TailItem, tailTurn } from "../turns/tail.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
-import { callContextOf, touch } from "./call-context.ts";
+import { callContextOf, touch, turnExtrasKey } from "./call-context.ts";
 import { errorTable } from "./error-table.ts";
 import { checkAfterSequence, checkChatRequest } from "./request-validation.ts";
 
@@ -119,6 +119,7 @@ async function* runTurn(
   if (request.onDisconnect === OnDisconnect.CONTINUE && !mayOutliveCall) throw new Failure("CONTINUE_NOT_POSSIBLE");
   const { turn, waited } = yield* admitted(wanted, { context, ports });
   const { ref, begun } = turn;
+  context.values.get(turnExtrasKey).onAdmitted?.(turn);
   touch(context, { sessionId: ref.sessionId, turnId: ref.turnId });
   const running = begun?.running;
   // Only the call that began a turn ends it by going away.
@@ -259,6 +260,7 @@ function turnRequestOf(
   checkChatRequest(request, { maxTokens: ports.maxTokens, userId });
   const { sessionId, message, agentTeam, maxTokens, metadata, idempotencyKey } = request;
   if (sessionId !== "") touch(context, { sessionId });
+  const { onAdmitted: _, ...extras } = context.values.get(turnExtrasKey);
   return {
     tenant: principal.tenant,
     team: principal.team,
@@ -272,6 +274,7 @@ function turnRequestOf(
     onBusy: ON_BUSY[request.onBusy],
     endsWithCall: cancelsOnDisconnect(request, ports),
     ...(metadata === undefined ? {} : { metadata }),
+    ...extras,
   };
 }
 

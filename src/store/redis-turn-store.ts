@@ -140,6 +140,7 @@ export function createRedisTurnStore({
           touch.nowMs,
           MAX_LOG_EVENTS,
           ON_BUSY[turn.onBusy],
+          ...(turn.earlier ?? []).map((message) => encodeRecord(MessageRecordSchema, message)),
         ],
       )) as BeginReply;
       const state = String(reply[0]);

@@ -55,7 +55,7 @@ beforeEach(() => {
   ports = {
     store,
     runner,
-    rateLimiter: { consume: async () => undefined, peek: async () => undefined },
+    rateLimiter: { consume: async () => ({ limit: 1, remaining: 1, resetMs: 1 }), peek: async () => undefined },
     teams: { byName: teams, defaultTeam: "assistant" },
     tools: new Map(),
     release: { version: "1", track: "stable" },
