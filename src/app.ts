@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import type { ConnectRouter } from "@connectrpc/connect";
 import { ChatService, OnDisconnect } from "../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../gen/parley/chat/v1/session_service_pb.js";
 import { createPriceTable } from "./accounts/price-table.ts";
@@ -16,7 +15,7 @@ import { watchTlsFiles } from "./platform/tls-files.ts";
 import { createUndiciTransport } from "./providers/undici-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
 import { createConsoleFiles } from "./rpc/console-files.ts";
-import { createLocalCalls } from "./rpc/direct-call.ts";
+import { createLocalCalls, type RpcRoutes } from "./rpc/direct-call.ts";
 import { serveDoors } from "./rpc/doors.ts";
 import { errorDetailFiles } from "./rpc/error-mapping.ts";
 import { createHealthState, registerHealth } from "./rpc/health-handlers.ts";
@@ -142,7 +141,7 @@ export async function startApp({
     const authenticate = authenticatorOf(config.auth, { keys: apiKeys });
     const interceptors = createInterceptors({ logger, metrics, authenticate });
     const onRefused = observeRefused({ logger, metrics });
-    const routes = (router: ConnectRouter): void => {
+    const routes: RpcRoutes = (router) => {
       router.service(ChatService, chat).service(SessionService, sessions);
       registerHealth(router, health);
       registerReflection(router, [ChatService, SessionService], { alsoKnown: errorDetailFiles });

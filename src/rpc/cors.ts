@@ -3,8 +3,32 @@ import { cors } from "@connectrpc/connect";
 /** How long a browser may keep a preflight's answer, in seconds: two hours, the longest that Chromium keeps one. */
 const PREFLIGHT_MAX_AGE_SECONDS = 7_200;
 
-const requestHeaders = [...cors.allowedHeaders, "Authorization", "X-Request-Id", "Traceparent"].join(", ");
-const responseHeaders = [...cors.exposedHeaders, "X-Request-Id"].join(", ");
+/** What the OpenAI-compatible door reads, and what that API's official client sends with every call. */
+const OPENAI_REQUEST = [
+  "X-Parley-Session-Id",
+  "X-Parley-Use-Case",
+  "Idempotency-Key",
+  ...["Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Retry-Count", "Timeout"].map(
+    (name) => `X-Stainless-${name}`,
+  ),
+  "OpenAI-Organization",
+  "OpenAI-Project",
+];
+const OPENAI_RESPONSE = [
+  "X-Parley-Session-Id",
+  "X-Parley-Turn-Id",
+  "Retry-After",
+  "Retry-After-Ms",
+  "X-Should-Retry",
+  "X-RateLimit-Limit-Requests",
+  "X-RateLimit-Remaining-Requests",
+  "X-RateLimit-Reset-Requests",
+];
+
+const requestHeaders = [...cors.allowedHeaders, "Authorization", "X-Request-Id", "Traceparent", ...OPENAI_REQUEST].join(
+  ", ",
+);
+const responseHeaders = [...cors.exposedHeaders, "X-Request-Id", ...OPENAI_RESPONSE].join(", ");
 
 /**
  * Headers for a request of a browser on another origin: undefined when its origin is not on the list. The origin is named,

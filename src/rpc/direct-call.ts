@@ -35,8 +35,11 @@ export function isPlain(spec: MethodImplSpec): spec is PlainMethod {
   return spec.kind === "unary" || spec.kind === "server_streaming";
 }
 
+/** Gives a router its services. */
+export type RpcRoutes = (router: ConnectRouter) => void;
+
 /** The services that routes declare; a router that is given gets them too. Options of their own are Connect's to obey: those are left out. */
-export function servicesOf(routes: (router: ConnectRouter) => void, router = createConnectRouter()): ServiceImplSpec[] {
+export function servicesOf(routes: RpcRoutes, router = createConnectRouter()): ServiceImplSpec[] {
   const services: ServiceImplSpec[] = [];
   routes({
     ...router,
@@ -105,7 +108,7 @@ export function createLocalCalls({
   options: { interceptors = [], requestGate },
 }: {
   /** As the wire's router gets them. */
-  routes(router: ConnectRouter): void;
+  routes: RpcRoutes;
   options: Pick<ConnectRouterOptions, "interceptors" | "requestGate">;
 }): LocalCalls {
   const services = servicesOf(routes);

@@ -3,11 +3,11 @@ import { createContextValues } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { ChatService, OnDisconnect, type StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import type { TokenUsage } from "../../gen/parley/chat/v1/token_usage_pb.js";
-import type { RateState } from "../accounts/rate-limit.ts";
 import { Failure } from "../failure.ts";
 import type { Authenticator } from "../identity/authenticator.ts";
 import { ANYONE, hasRole } from "../identity/principal.ts";
 import type { Logger } from "../platform/logger-port.ts";
+import type { AdmittedTurn } from "../turns/admission.ts";
 import { type TurnExtras, turnExtrasKey } from "./call-context.ts";
 import type { LocalCalls } from "./direct-call.ts";
 import { toConnectError } from "./error-mapping.ts";
@@ -23,9 +23,9 @@ import { REQUEST_ID_HEADER, type RefusedCall, requestIdOf } from "./request-gate
 export const OPENAI_PREFIX = "/v1/";
 
 /** Names the session, in and out. */
-export const SESSION_ID_HEADER = "x-parley-session-id";
+const SESSION_ID_HEADER = "x-parley-session-id";
 /** Names the turn, out: what ResumeTurn and GetTurn take. */
-export const TURN_ID_HEADER = "x-parley-turn-id";
+const TURN_ID_HEADER = "x-parley-turn-id";
 const USE_CASE_HEADER = "x-parley-use-case";
 const IDEMPOTENCY_KEY_HEADER = "idempotency-key";
 
@@ -47,6 +47,7 @@ export interface OpenAiDoorPorts {
 }
 
 type Response = Parameters<HttpHandler>[1];
+type RateState = NonNullable<AdmittedTurn["rate"]>;
 
 /**
  * The chat completions of OpenAI's API, over the same turns: a completion is a StreamChat within the process, so that

@@ -75,7 +75,7 @@ export function openAiError(failure: Failure): OpenAiError {
   const fields = (facts.fields ?? []).map(({ field, description }) => ({ param: PARAMS[field] ?? field, description }));
   const details = [
     ...fields.map(({ param, description }) => `${param} ${description}`),
-    ...(facts.quotas ?? []).map(({ description }) => description),
+    ...(facts.quotas ?? []).map(({ description }) => `${description}.`),
   ];
   const error = {
     // The sentence of a wrong field speaks of a detail that there is none of here.

@@ -1,8 +1,7 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import * as z from "zod";
-import type { AgentWishes } from "../engine/team.ts";
 import { Failure } from "../failure.ts";
-import type { EarlierMessage } from "../turns/admission.ts";
+import type { EarlierMessage, TurnRequest } from "../turns/admission.ts";
 
 /** What a chat completion asks for, in our words. */
 export interface CompletionRequest {
@@ -12,7 +11,7 @@ export interface CompletionRequest {
   readonly message: string;
   /** The messages before it, oldest first. */
   readonly earlier: EarlierMessage[];
-  readonly wishes: AgentWishes;
+  readonly wishes: NonNullable<TurnRequest["wishes"]>;
   /** Empty: none is named. */
   readonly user: string;
   readonly metadata: JsonObject | undefined;
