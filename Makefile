@@ -71,6 +71,9 @@ tools: install
 	@$(call need,amtool,prometheus-alertmanager)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts
+	@$(call need,curl,curl)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call need,a Python with venv,python3-venv); }
+	@node test/support/openai-python.ts
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

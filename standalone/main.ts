@@ -51,6 +51,7 @@ await runUntilSignal({
           : "  Sessions: in Redis",
         `  Costs:    ${app.url}/#/costs`,
         `  Usage:    ${sidecar.url}, budgets, prices and the ledger`,
+        `  OpenAI:   ${app.url}/v1, for clients of OpenAI's chat completions`,
         `  Ops:      ${app.opsUrl}/readyz and ${app.opsUrl}/metrics`,
         "",
         `  Try:      grpcurl -plaintext -d '{"message":"hello","user_id":"u1"}' ${new URL(app.url).host} parley.chat.v1.ChatService/StreamChat`,

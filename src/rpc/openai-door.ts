@@ -2,7 +2,6 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { createContextValues } from "@connectrpc/connect";
 import { codeToString } from "@connectrpc/connect/protocol-connect";
 import { ChatService, OnDisconnect, type StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_pb.js";
-import type { TokenUsage } from "../../gen/parley/chat/v1/token_usage_pb.js";
 import { Failure } from "../failure.ts";
 import type { Authenticator } from "../identity/authenticator.ts";
 import { ANYONE, hasRole } from "../identity/principal.ts";
@@ -13,8 +12,9 @@ import type { LocalCalls } from "./direct-call.ts";
 import { toConnectError } from "./error-mapping.ts";
 import type { HttpHandler } from "./http-server.ts";
 import type { RequestMetrics } from "./metrics-observer.ts";
+import { type CompletionHead, completionOf, readReply, sendStream } from "./openai-completion.ts";
 import { openAiError } from "./openai-errors.ts";
-import { completedReply, finishReasonOf, type ReplyText, streamedReply, TextUnsaid } from "./openai-reply.ts";
+import { completedReply, type ReplyText, streamedReply, TextUnsaid } from "./openai-reply.ts";
 import { type CompletionRequest, readCompletionRequest } from "./openai-request.ts";
 import { eventStream, failureOf, type PlainRequest, plainRequest, sendJson } from "./plain-http.ts";
 import { REQUEST_ID_HEADER, type RefusedCall, requestIdOf } from "./request-gate.ts";
@@ -170,95 +170,6 @@ function startTurn(
     },
     { header, signal, responseHeader, door: "openai", values },
   );
-}
-
-/** What all objects of a completion have. */
-interface CompletionHead {
-  readonly id: string;
-  readonly created: number;
-  readonly model: string;
-}
-
-interface Reply {
-  readonly content: string;
-  readonly finish: ReturnType<typeof finishReasonOf>;
-  readonly usage: TokenUsage | undefined;
-}
-
-async function readReply(events: AsyncIterable<StreamChatResponse>): Promise<Reply> {
-  const reply = completedReply();
-  let content = "";
-  let end: Omit<Reply, "content"> = { finish: "stop", usage: undefined };
-  for await (const { event } of events) {
-    content += reply.add(event);
-    if (event.case === "turnCompleted") {
-      end = { finish: finishReasonOf(event.value.finishReason), usage: event.value.tokenUsage };
-    }
-  }
-  return { content, ...end };
-}
-
-function completionOf(head: CompletionHead, { content, finish, usage }: Reply): JsonObject {
-  return {
-    ...head,
-    object: "chat.completion",
-    choices: [
-      { index: 0, message: { role: "assistant", content, refusal: null }, logprobs: null, finish_reason: finish },
-    ],
-    usage: usageOf(usage),
-  };
-}
-
-/**
- * Sends a turn as chunks. Nothing is sent before there is text or a sign of life, so that a refusal, the first model
- * call's included, has its own status.
- */
-async function sendStream(
-  events: AsyncIterable<StreamChatResponse>,
-  {
-    stream,
-    head,
-    reply: replyOf,
-    includeUsage,
-  }: {
-    stream: ReturnType<typeof eventStream>;
-    head(): CompletionHead;
-    reply(): ReplyText;
-    includeUsage: boolean;
-  },
-): Promise<void> {
-  let reply: ReplyText | undefined;
-  let common: JsonObject = {};
-  let isFirst = true;
-  let end: Omit<Reply, "content"> = { finish: "stop", usage: undefined };
-  const send = (delta: JsonObject, finish: string | null = null): Promise<void> => {
-    if (isFirst) common = { ...head(), object: "chat.completion.chunk" };
-    const role = isFirst ? { role: "assistant", refusal: null } : {};
-    isFirst = false;
-    const choices = [{ index: 0, delta: { ...role, ...delta }, logprobs: null, finish_reason: finish }];
-    return stream.data(JSON.stringify({ ...common, choices, ...(includeUsage ? { usage: null } : {}) }));
-  };
-  for await (const { event } of events) {
-    if (event.case === "heartbeat") await stream.comment("heartbeat");
-    else if (event.case === "turnQueued") await stream.comment(`queued ${event.value.position}`);
-    else {
-      reply ??= replyOf();
-      const content = reply.add(event);
-      if (content !== "") await send({ content });
-      if (event.case === "turnCompleted") {
-        end = { finish: finishReasonOf(event.value.finishReason), usage: event.value.tokenUsage };
-      }
-    }
-  }
-  await send(isFirst ? { content: "" } : {}, end.finish);
-  if (includeUsage) await stream.data(JSON.stringify({ ...common, choices: [], usage: usageOf(end.usage) }));
-  await stream.data("[DONE]");
-  stream.end();
-}
-
-function usageOf(usage: TokenUsage | undefined): JsonObject {
-  const { promptTokens = 0, completionTokens = 0, totalTokens = 0 } = usage ?? {};
-  return { prompt_tokens: promptTokens, completion_tokens: completionTokens, total_tokens: totalTokens };
 }
 
 /** `GET /v1/models` and `GET /v1/models/{model}`, for whoever may chat. */
