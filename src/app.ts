@@ -172,6 +172,7 @@ export async function startApp({
               }),
               metrics: () => metrics.render(),
               metricsContentType: metrics.contentType,
+              logger,
               onRefused,
             }),
         otherwise: servePages(

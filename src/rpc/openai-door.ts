@@ -16,7 +16,7 @@ import { type CompletionHead, completionOf, readReply, sendStream } from "./open
 import { openAiError } from "./openai-errors.ts";
 import { completedReply, type ReplyText, streamedReply, TextUnsaid } from "./openai-reply.ts";
 import { type CompletionRequest, readCompletionRequest } from "./openai-request.ts";
-import { eventStream, failureOf, type PlainRequest, plainRequest, sendJson } from "./plain-http.ts";
+import { eventStream, failureOf, isOwnDefect, type PlainRequest, plainRequest, sendJson } from "./plain-http.ts";
 import { REQUEST_ID_HEADER, type RefusedCall, requestIdOf } from "./request-gate.ts";
 
 /** Begins the paths that are this door's. */
@@ -111,7 +111,7 @@ async function complete(asked: PlainRequest, response: Response, ports: OpenAiDo
   const stream = eventStream(response, headerOf);
   try {
     if (wanted.stream) {
-      // A stream that is read again is read to its end at once: nothing goes out that the log says is void.
+      // What of a turn was said before this call came may be void: of such a turn whole messages go out, and not their pieces.
       const reply = (): ReplyText => (turn.isReplay === true ? completedReply() : streamedReply());
       await sendStream(events, { stream, head, reply, includeUsage: wanted.includeUsage });
     } else {
@@ -120,6 +120,7 @@ async function complete(asked: PlainRequest, response: Response, ports: OpenAiDo
     }
   } catch (error) {
     if (asked.signal.aborted) return;
+    if (isOwnDefect(error) && !(error instanceof TextUnsaid)) ports.logger.error({ error }, "completion failed");
     const header = headerOf();
     const failure = failureOf(error);
     if (failure.reason === "RATE_LIMITED") {

@@ -73,6 +73,11 @@ export function failureOf(error: unknown): Failure {
   return cause instanceof Failure ? cause : new Failure("INTERNAL", {}, { cause: error });
 }
 
+/** Whether an error is a defect of a route's own: what an RPC failed with has its line in the log already. */
+export function isOwnDefect(error: unknown): boolean {
+  return !(error instanceof Failure) && !(error instanceof ConnectError);
+}
+
 /** How long to wait before a retry, in milliseconds; undefined: a retry does not help. */
 export function retryMsOf({ reason, facts }: Failure): number | undefined {
   return errorTable[reason].retryable ? (facts.retryAfterMs ?? DEFAULT_RETRY_MS) : undefined;

@@ -6,12 +6,13 @@ import * as z from "zod";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { Failure, type FailureReason } from "../failure.ts";
+import type { Logger } from "../platform/logger-port.ts";
 import { turnExtrasKey } from "./call-context.ts";
 import type { LocalCalls } from "./direct-call.ts";
 import { toConnectError } from "./error-mapping.ts";
 import { errorTable } from "./error-table.ts";
 import type { HttpHandler } from "./http-server.ts";
-import { failureOf, type PlainRequest, plainRequest, retryMsOf, sendJson } from "./plain-http.ts";
+import { failureOf, isOwnDefect, type PlainRequest, plainRequest, retryMsOf, sendJson } from "./plain-http.ts";
 import { REQUEST_ID_HEADER, type RefusedCall, requestIdOf } from "./request-gate.ts";
 
 export interface RestDoorPorts {
@@ -20,6 +21,7 @@ export interface RestDoorPorts {
   /** What the ops port answers at /metrics. */
   metrics(): Promise<string>;
   readonly metricsContentType: string;
+  readonly logger: Logger;
   /** Told of each request that could not be read. */
   onRefused(call: RefusedCall): void;
 }
@@ -38,7 +40,11 @@ export function createRestDoor(ports: RestDoorPorts): HttpHandler {
     if (route === undefined) return sendDetail(response, 404, "Not Found", new Headers());
     const served = allow === asked.method || (allow === "GET" && asked.method === "HEAD");
     if (!served) return sendDetail(response, 405, "Method Not Allowed", new Headers({ allow }));
-    route(asked, response, ports).catch((error: unknown) => sendFailure(response, error, new Headers()));
+    route(asked, response, ports).catch((error: unknown) => {
+      if (isOwnDefect(error)) ports.logger.error({ error }, "REST call failed");
+      if (response.headersSent) response.destroy();
+      else sendFailure(response, error, new Headers());
+    });
   };
 }
 
