@@ -166,10 +166,12 @@ describe.each(officialClients)("%s", (_, call) => {
   test("a key makes a repeated request the same turn", async () => {
     const headers = { "idempotency-key": crypto.randomUUID() };
     const calls = app.simulated.callCount;
-    const first = await ask({ stream: true }, { headers });
-    const again = await ask({ stream: true }, { headers });
+    const first = await ask({ model: "paced", stream: true }, { headers });
+    const again = await ask({ model: "paced", stream: true }, { headers });
     expect([again.id, again.content, again.finishReason]).toEqual([first.id, first.content, "stop"]);
     expect(app.simulated.callCount).toBe(calls + 1);
+    // Whole messages: pieces that were said before may be void.
+    expect([first.chunks > 2, again.chunks]).toEqual([true, 2]);
     const other = await ask({ messages: [said("other")] }, { headers });
     expect(other.error).toMatchObject({ status: 409, code: "idempotency_key_reused" });
   });
