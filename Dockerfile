@@ -21,6 +21,7 @@ RUN --mount=type=secret,id=authorities,target=/run/authorities.crt \
 # The console's tsconfig.json extends the project's.
 COPY tsconfig.json ./
 COPY gen gen
+COPY client client
 COPY web web
 RUN npm run build:console
 

@@ -2,17 +2,19 @@
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
 # make draw-dashboards: see both Grafana dashboards of that without Grafana.
 # make test-chart: the chart and the release gate.  make test-mesh: the chart in a mesh.  make test-image: build the Dockerfile for real.
+# make test-clients: call it from seven languages and tools.
 
 SHELL := /bin/bash
-# The project brings its own Node; npm's programs come before the machine's.
-export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+# The project brings its own Node; npm's programs come before the machine's. Then Go and Rust where their own installers put
+# them, for shells that were not told: a distribution's are often too old.
+export PATH := $(CURDIR)/node_modules/.bin:/usr/local/go/bin:$(HOME)/.cargo/bin:$(PATH)
 
-CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public gen -type f)
+CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public client gen -type f)
 
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image soak bench install tools chart-tools mesh-tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image test-clients client-tools client-toolchains soak bench install tools chart-tools mesh-tools console check
 
 # EXAMPLE=approval: a team of examples/teams, and a scripted model.
 run: install console
@@ -48,6 +50,15 @@ test-image: install
 # The same cluster, empty, with a shell in it: docs/operations by hand.
 mesh: install mesh-tools console
 	@test/mesh/enter.sh node test/mesh/hand.ts
+
+# The clients of examples/ in their own languages, by the commands of their READMEs, and the port as their libraries see
+# it; cold, the builds take some minutes.
+test-clients: install client-tools console
+	vitest run --config vitest.clients.config.ts
+
+# Generates the client of a language, and brings the plugins that make it: make example-go.
+example-%: install
+	@exec node examples/generate.ts $*
 
 soak: install tools
 	@exec node test/soak/main.ts
@@ -99,6 +110,22 @@ mesh-tools: chart-tools
 	@$(call need,openssl,openssl)
 	@$(call need,pip3,python3-pip)
 	@node test/mesh/mesh-tools.ts
+
+client-tools: install client-toolchains
+	@$(call need,redis-server,redis-server)
+	@$(call need,chromium,chromium)
+	@node test/support/grpcurl.ts
+
+# What examples/ needs of the machine.
+client-toolchains:
+	@$(call need,curl,curl)
+	@$(call need,jq,jq)
+	@$(call need,go,golang-go)
+	@GOTOOLCHAIN=local go env GOVERSION | grep -qE '^go1\.(2[1-9]|[3-9][0-9])' || { echo "This Go is too old to get a newer one by itself. Install Go 1.21 or newer." >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing. Install Rust 1.88 or newer; Debian's may be older." >&2; exit 1; }
+	@$(call need,javac,default-jdk-headless)
+	@$(call need,mvn,maven)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call need,python3-venv,python3-venv); }
 
 # $(call need,command,package): installs the Debian package of a missing command as root; elsewhere says what to install.
 define need

@@ -4,8 +4,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    // `make test-chart` and `make test-image` have their own configurations.
-    exclude: ["test/chart/**", "test/gate/**", "test/mesh/**", "test/image/**"],
+    // `make test-chart`, `test-mesh`, `test-image` and `test-clients` have their own configurations.
+    exclude: ["test/chart/**", "test/gate/**", "test/mesh/**", "test/image/**", "test/clients/**"],
     reporters: ["default", ["json", { outputFile: ".cache/test-results.json" }]],
     // Tests start servers, browsers and Redis; a shared machine may be slow for a while. No test measures time.
     testTimeout: 60_000,

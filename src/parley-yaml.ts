@@ -331,7 +331,7 @@ export function parseParleyYaml(
     });
   }
   const defaultTeam = file.default_team ?? Object.keys(file.teams)[0] ?? "";
-  if (!(defaultTeam in file.teams))
+  if (!Object.hasOwn(file.teams, defaultTeam))
     problems.push(`${at(["default_team"])}: there is no team named ${JSON.stringify(defaultTeam)}`);
   if (problems.length > 0) return { problems };
   const { window_ms, min_calls, error_threshold_percent, reset_ms } = file.breaker;

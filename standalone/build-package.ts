@@ -5,19 +5,24 @@ import { dirname, join } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { build } from "esbuild";
 
+/** What a page has of these already is not there twice. */
+const CONNECT = ["@bufbuild/protobuf", "@connectrpc/connect", "@connectrpc/connect-web"];
+
 /**
  * What the package has, by the name that users import: `parley/<name>`. `dependencies` are the packages that stay imports, and
  * are installed with it; all others become part of the file.
  */
-const ENTRIES: Readonly<Record<string, { readonly source: string; readonly dependencies: readonly string[] }>> = {
-  testing: { source: "src/testing.ts", dependencies: [] },
+const ENTRIES: Readonly<Record<string, { source: string; dependencies: readonly string[]; documentation: string }>> = {
+  client: { source: "client/client.ts", dependencies: CONNECT, documentation: "docs/clients.md" },
+  testing: { source: "src/testing.ts", dependencies: [], documentation: "docs/testing.md" },
 };
 
-/** The oldest Node that users may have. */
+/** The oldest Node that users may have, and the language of their browsers. */
 const NODE = "22";
+const LANGUAGE = "es2023";
 
 // `npm run build:package`: the npm package of what users import, in `dist/package` or the folder that is given; `npm pack`
-// there makes the file. The service itself is no part of it: it has its own dependencies, and comes as an image.
+// makes the file of it. The service itself is no part of it: it has its own dependencies, and comes as an image.
 const [folder = "dist/package"] = parseArgs({ allowPositionals: true }).positionals;
 const root = join(import.meta.dirname, "..");
 const project = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
@@ -26,21 +31,22 @@ const dependencies = [...new Set(entries.flatMap(([, entry]) => entry.dependenci
 
 await rm(folder, { recursive: true, force: true });
 await mkdir(folder, { recursive: true });
-await build({
-  entryPoints: Object.fromEntries(entries.map(([name, { source }]) => [name, join(root, source)])),
-  outdir: folder,
-  bundle: true,
-  splitting: true,
-  chunkNames: "parts/[name]-[hash]",
-  format: "esm",
-  platform: "node",
-  target: `node${NODE}`,
-  external: dependencies,
-  logLevel: "error",
-});
+for (const [name, { source, dependencies: external }] of entries) {
+  await build({
+    entryPoints: [join(root, source)],
+    outfile: join(folder, `${name}.js`),
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: [`node${NODE}`, LANGUAGE],
+    external: [...external],
+    logLevel: "error",
+  });
+}
 await declare();
 await cp(join(root, "LICENSE"), join(folder, "LICENSE"));
-await cp(join(root, "docs/testing.md"), join(folder, "README.md"));
+const documentation = entries.map((entry) => readFile(join(root, entry[1].documentation), "utf8"));
+await writeFile(join(folder, "README.md"), (await Promise.all(documentation)).join("\n"));
 const { name, version, description, license } = project;
 const manifest = {
   name,
@@ -48,6 +54,7 @@ const manifest = {
   description,
   license,
   type: "module",
+  sideEffects: false,
   engines: { node: `>=${NODE}` },
   exports: Object.fromEntries(
     entries.map(([entry, { source }]) => [

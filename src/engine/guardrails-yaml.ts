@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { GuardrailDefinition, Guardrails } from "./guardrails.ts";
+import { compilePattern, type GuardrailDefinition, type Guardrails } from "./guardrails.ts";
 
 /** Characters that are held back by default: as long as what patterns mostly look for, and a tenth of a second of speech. */
 const HOLD_CHARACTERS = 40;
@@ -12,7 +12,9 @@ const guardrail = z
       .string()
       .min(1)
       .max(1_000)
-      .refine(isPattern, { error: () => "is no regular expression" })
+      .refine(isPattern, {
+        error: () => "is no regular expression of RE2's, which has no look-around and no back-references",
+      })
       .optional(),
     ignore_case: z.boolean().optional(),
     hold_characters: z.int().min(0).max(10_000).optional(),
@@ -55,7 +57,7 @@ function readGuardrail({
 
 function isPattern(text: string): boolean {
   try {
-    new RegExp(text, "u");
+    compilePattern({ pattern: text, ignoreCase: false });
     return true;
   } catch {
     return false;

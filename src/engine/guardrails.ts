@@ -1,3 +1,5 @@
+import { RE2JS } from "re2js";
+
 /** Checks of a team's conversation, by name. A running turn keeps those that it began with. */
 export interface Guardrails {
   /** Of what the user says. */
@@ -16,7 +18,7 @@ export type GuardrailDefinition =
   | {
       readonly name: string;
       readonly kind: "pattern";
-      /** A regular expression that no text may match. */
+      /** A regular expression, as RE2 knows them, that no text may match. */
       readonly pattern: string;
       readonly ignoreCase: boolean;
       /** UTF-16 units of a message's end that are held back while it goes on: what matches is not shown in part. */
@@ -38,6 +40,12 @@ export function failedCheck(checks: readonly GuardrailDefinition[], texts: reado
   return checks.find((check) => !texts.every(passes(check)))?.name;
 }
 
+/**
+ * What a message may go on with: a match that either of them undoes stands or falls with what follows. `\bdamn\b` is not in
+ * `damnation`, however a model cuts it.
+ */
+const CONTINUATIONS = ["a", " "] as const;
+
 /** Holds a message to its checks as it streams. */
 export function createOutputGuard(checks: readonly GuardrailDefinition[]): OutputGuard {
   if (checks.length === 0) return { push: (text) => text, end: () => "", tripped: undefined };
@@ -56,14 +64,17 @@ export function createOutputGuard(checks: readonly GuardrailDefinition[]): Outpu
     push(piece) {
       if (tripped !== undefined) return "";
       text += piece;
-      const failed = tests.filter(({ isRight }) => !isRight(text)).map(({ check }) => check);
-      tripped = failed[0]?.name;
+      const failed = tests.filter(({ isRight }) => !isRight(text));
+      tripped = failed.find(({ isRight }) => CONTINUATIONS.every((more) => !isRight(text + more)))?.check.name;
+      // What is too long is shown as far as it may be; of what matches, or may, nothing more is.
+      if (failed.some(({ check }) => check.kind === "pattern")) return "";
       if (tripped === undefined) return show(text.length - hold);
-      // What is too long is shown as far as it may be; of what matches nothing more is.
-      if (failed.some(({ kind }) => kind === "pattern")) return "";
       return show(Array.from(text).slice(0, bound).join("").length);
     },
-    end: () => (tripped === undefined ? show(text.length) : ""),
+    end() {
+      tripped ??= tests.find(({ isRight }) => !isRight(text))?.check.name;
+      return tripped === undefined ? show(text.length) : "";
+    },
     get tripped() {
       return tripped;
     },
@@ -76,8 +87,24 @@ function passes(check: GuardrailDefinition): (text: string) => boolean {
     // There are no more code points than UTF-16 units: most texts need not be counted.
     return (text) => text.length <= maxCharacters || Array.from(text).length <= maxCharacters;
   }
-  const pattern = new RegExp(check.pattern, check.ignoreCase ? "iu" : "u");
+  const pattern = compiled(check);
   return (text) => !pattern.test(text);
+}
+
+/** The pattern as RE2 matches it: in time that grows with the text's length alone, whatever the pattern. Throws where it knows none. */
+export function compilePattern({ pattern, ignoreCase }: { pattern: string; ignoreCase: boolean }): {
+  test(text: string): boolean;
+} {
+  return RE2JS.compile(RE2JS.translateRegExp(pattern), ignoreCase ? RE2JS.CASE_INSENSITIVE : 0);
+}
+
+function compiled(check: { readonly pattern: string; readonly ignoreCase: boolean }): { test(text: string): boolean } {
+  try {
+    return compilePattern(check);
+  } catch {
+    // A turn that began, or waits, with a definition of 0.6.0, which took JavaScript's expressions.
+    return new RegExp(check.pattern, check.ignoreCase ? "iu" : "u");
+  }
 }
 
 /** The place, or the one before it where it would cut a surrogate pair. */

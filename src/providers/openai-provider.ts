@@ -179,7 +179,12 @@ function replyOf(
   { request, model, ended }: { request: ModelRequest; model: string; ended: ModelReply["ended"] },
 ): ModelReply {
   const { text } = stream;
-  const toolCalls = stream.toolCalls.map((call) => ({ ...call, name: nameOffered(call.name, request) }));
+  const toolCalls = stream.toolCalls.map(({ id, name, argumentsJson }) => ({
+    id,
+    name: nameOffered(name, request),
+    // Some servers write no text at all where a tool has no arguments.
+    argumentsJson: argumentsJson.trim() === "" ? "{}" : argumentsJson,
+  }));
   return { model, text, toolCalls, ended, usage: usageOf(stream, { request, model }) };
 }
 

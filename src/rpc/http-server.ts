@@ -40,6 +40,14 @@ const HEADERS_TOO_LARGE = "431 Request Header Fields Too Large";
 const CONNECTION_WINDOW_BYTES = 4 * 1_024 * 1_024;
 
 /**
+ * Resets that a connection may send at once before it is closed (nghttp2's guard against clients that only open and reset),
+ * at least and as often as it may have streams. nghttp2's own 1,000 are used up when a proxy that carries many users loses
+ * them once, and the connection's other streams end with it. They come back at its 33 in a second.
+ */
+const RESET_BURST = { least: 1_000, perStream: 10 } as const;
+const RESETS_PER_S = 33;
+
+/**
  * Serves HTTP/1.1 and HTTP/2 on one port: a connection's first bytes say which it is. Without TLS (h2c with prior
  * knowledge), or within it, where ALPN offers both. Rejects with a sentence when the port cannot be had.
  */
@@ -70,6 +78,8 @@ export async function startHttpServer({
     {
       settings: { maxConcurrentStreams: maxStreamsPerConnection, maxHeaderListSize: MAX_HEADER_BYTES },
       maxSessionMemory: 1_000,
+      streamResetBurst: Math.max(RESET_BURST.least, RESET_BURST.perStream * maxStreamsPerConnection),
+      streamResetRate: RESETS_PER_S,
     },
     (request, response) => {
       // Clients need not obey the setting, and Node enforces 64 KiB.

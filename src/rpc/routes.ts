@@ -18,6 +18,7 @@ import { createGrpcStreamHandler } from "./grpc-streams.ts";
 import { badRequest, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { HttpHandler, StreamHandler } from "./http-server.ts";
 import type { RefusedCall } from "./request-gate.ts";
+import { readRest } from "./rest-of-request.ts";
 import { routerOptions } from "./router-options.ts";
 
 type NodeRequest = Parameters<HttpHandler>[0];
@@ -108,7 +109,9 @@ function withServices(router: ConnectRouter, services: ServiceImplSpec[]): Conne
 /** Undefined: the host or the path cannot be read; then there is nothing to serve, and nothing may throw. */
 function readRequest(request: NodeRequest, response: NodeResponse): UniversalServerRequest | undefined {
   try {
-    return universalRequestFromNodeRequest(request, response as never, undefined, undefined);
+    const call = universalRequestFromNodeRequest(request, response as never, undefined, undefined);
+    // Connect's own iteration destroys what it does not read to its end; what is left is to be read after the answer.
+    return { ...call, body: request.iterator({ destroyOnReturn: false }) };
   } catch {
     return undefined;
   }
@@ -116,5 +119,6 @@ function readRequest(request: NodeRequest, response: NodeResponse): UniversalSer
 
 /** A client that goes away while its answer is written is no error of ours; its call has been told by its signal. */
 function write(answer: UniversalServerResponse, response: NodeResponse): void {
+  readRest(response);
   universalResponseToNodeResponse(answer, response as never).catch(() => undefined);
 }

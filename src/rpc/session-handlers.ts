@@ -1,5 +1,7 @@
+import { type DescMessage, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
+import { MessageSchema } from "../../gen/parley/chat/v1/message_pb.js";
+import { type Session, SessionSchema } from "../../gen/parley/chat/v1/session_pb.js";
 import type { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { Failure } from "../failure.ts";
 import { actingUser } from "../identity/principal.ts";
@@ -11,6 +13,12 @@ import { tellVersion } from "./session-version.ts";
 
 /** Sessions or messages on a page: when the request does not say, and at most (DESIGN §3). */
 const PAGE_SIZE = { standard: 50, most: 200 } as const;
+
+/**
+ * A page ends early when it has become this large, in bytes: gRPC's clients (Go, Java, Python, Rust) refuse a message of more
+ * than 4 MiB unless they are told otherwise, and the last item may itself be large.
+ */
+const PAGE_BYTES = 2 * 1_024 * 1_024;
 
 export interface SessionHandlerPorts {
   readonly store: SessionStore;
@@ -68,9 +76,9 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
         limit: limit + 1,
         ...(sessionId === undefined ? {} : { after: { createTimeMs: Number(createTimeMs), sessionId } }),
       });
-      const page = sessions.slice(0, limit);
+      const page = pageOf(SessionSchema, sessions, limit);
       const last = page.at(-1);
-      const more = sessions.length > limit && last !== undefined;
+      const more = sessions.length > page.length && last !== undefined;
       return {
         sessions: page,
         nextPageToken: more ? sealPageToken(`${createTimeMsOf(last)}/${last.sessionId}`, list) : "",
@@ -99,10 +107,11 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
       const limit = pageSize(request.pageSize);
       const messages = await store.listMessages(ref, { offset, limit: limit + 1 });
       if (messages === undefined) throw new Failure("SESSION_NOT_FOUND");
-      const more = messages.length > limit;
+      const page = pageOf(MessageSchema, messages, limit);
+      const more = messages.length > page.length;
       return {
-        messages: messages.slice(0, limit),
-        nextPageToken: more ? sealPageToken(`${offset + limit}`, list) : "",
+        messages: page,
+        nextPageToken: more ? sealPageToken(`${offset + page.length}`, list) : "",
       };
     },
   };
@@ -110,6 +119,20 @@ export function createSessionHandlers({ store, version }: SessionHandlerPorts): 
 
 function pageSize(asked: number): number {
   return Math.min(asked || PAGE_SIZE.standard, PAGE_SIZE.most);
+}
+
+/** The first items that make a page: at most `limit`, as many as fit, and one at least. */
+function pageOf<Desc extends DescMessage>(
+  schema: Desc,
+  items: readonly MessageShape<Desc>[],
+  limit: number,
+): MessageShape<Desc>[] {
+  let bytes = 0;
+  const fitting = items.findIndex((item) => {
+    bytes += toBinary(schema, item).byteLength;
+    return bytes > PAGE_BYTES;
+  });
+  return items.slice(0, fitting === -1 ? limit : Math.min(limit, Math.max(1, fitting)));
 }
 
 function createTimeMsOf(session: Session): number {

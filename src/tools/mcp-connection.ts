@@ -2,10 +2,10 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
 import { type Tool as ListedTool, ToolListChangedNotificationSchema } from "@modelcontextprotocol/sdk/types.js";
-import { AjvJsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/ajv";
-import type { JsonSchemaType } from "@modelcontextprotocol/sdk/validation/types.js";
+import type { JsonSchemaType, JsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/types.js";
 import type { McpServerDefinition } from "./mcp-servers-yaml.ts";
 import { createMcpTransport, isOversize } from "./mcp-transport.ts";
+import { lenientSchemaValidator, schemaValidator } from "./schema-validator.ts";
 
 /** A server's tool, as the server describes it. */
 export interface DescribedTool extends ListedTool {
@@ -44,7 +44,10 @@ export async function openMcpConnection(
   definition: McpServerDefinition,
   { version, signal, onLost }: { version: string; signal: AbortSignal; onLost: () => void },
 ): Promise<McpConnection> {
-  const client = new Client({ name: "parley", version }, { capabilities: {} });
+  const client = new Client(
+    { name: "parley", version },
+    { capabilities: {}, jsonSchemaValidator: { getValidator: lenientSchemaValidator } },
+  );
   let lost: Error | undefined;
   let newest: Error | undefined;
   let tools: ReadonlyMap<string, DescribedTool> = new Map();
@@ -117,12 +120,11 @@ async function listTools(client: Client, options: { timeout: number }): Promise<
 }
 
 function described(tool: ListedTool): DescribedTool {
-  let validate: ReturnType<AjvJsonSchemaValidator["getValidator"]> | undefined;
+  let validate: JsonSchemaValidator<unknown> | undefined;
   return {
     ...tool,
     problemOf(args) {
-      // One validator each: it remembers schemas by their $id, which two tools may both have.
-      validate ??= new AjvJsonSchemaValidator().getValidator(tool.inputSchema as JsonSchemaType);
+      validate ??= schemaValidator(tool.inputSchema as JsonSchemaType);
       return validate(args).errorMessage;
     },
   };

@@ -164,7 +164,8 @@ async function* admitWith(
 ): AsyncGenerator<number, AdmittedTurn> {
   if (ports.draining()) throw goingAway();
   const { teams, defaultTeam } = definitions;
-  const team = (await askingTeam(request, ports)) ?? teams.get(request.agentTeam || defaultTeam);
+  const named = teams.get(request.agentTeam || defaultTeam);
+  const team = (await askingTeam(request, { isKnown: named !== undefined, ports })) ?? named;
   if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
   if (!isPaid) {
     await ports.rateLimiter.consume(request.tenant, request.userId);
@@ -195,15 +196,19 @@ async function* admitWith(
   return { ref, begun: { running, firstEntry: turn.firstEntry, sessionVersion: begun.sessionVersion } };
 }
 
-/** The team that has asked for the approvals that a request has: it goes on, whatever the request calls it. */
+/**
+ * The team that has asked for the approvals that a request has: it goes on, whatever the request calls it. Or the one that it
+ * calls by its name, which nothing declares any more, and that has asked something.
+ */
 async function askingTeam(
-  { tenant, sessionId, approvals = [] }: TurnRequest,
-  { store }: Pick<AdmissionPorts, "store">,
+  { tenant, sessionId, agentTeam, approvals = [] }: TurnRequest,
+  { isKnown, ports: { store } }: { isKnown: boolean; ports: Pick<AdmissionPorts, "store"> },
 ): Promise<TeamDefinition | undefined> {
-  if (approvals.length === 0) return undefined;
+  if (approvals.length === 0 && (isKnown || sessionId === "")) return undefined;
   const ref = { tenant, sessionId };
   const pending = await pendingOf(ref, { newest: (await store.readWindow(ref, 1))?.at(-1), store });
-  return pending && (JSON.parse(pending.agentTeamJson) as TeamDefinition);
+  if (pending === undefined || (approvals.length === 0 && pending.agentTeam !== agentTeam)) return undefined;
+  return JSON.parse(pending.agentTeamJson) as TeamDefinition;
 }
 
 function newTurn(

@@ -93,6 +93,7 @@ export function createTurnJournal({
   /** The newest events that former turns may have: who spoke, and which tool was being called. */
   let agentStarted: TurnEvent | undefined;
   let toolCallStarted: TurnEvent | undefined;
+  const idTag = idTagOf(turnId, continued);
   const results: TurnStep[] = [];
   const askedFor = new Map<string, PersonAnswer>();
   const usedAnswers = new Map(continued?.pending.answers.map((answer) => [answer.questionId, answer]));
@@ -266,9 +267,20 @@ export function createTurnJournal({
       return [...usedAnswers.values()];
     },
     newMessageId: () => `${turnId}.${++messages}`,
-    newToolCallId: (modelsId) => `${modelsId || "call"}-${++toolCalls}`,
+    newToolCallId: (modelsId) => `${modelsId || "call"}${idTag}-${++toolCalls}`,
     tokensLeft: () => maxTokens - (live || calls >= lastFinished ? tally.boundTokens : usedTokens),
   };
+}
+
+/**
+ * What makes ids of calls and questions this conversation's own, and the same in all of its turns: models number their calls anew
+ * each time, or not at all, and an answer that comes late must not be one to what is asked next.
+ */
+function idTagOf(turnId: string, continued: Continuation | undefined): string {
+  const [first = turnId] = continued?.pending.turnIds ?? [];
+  const tag = `-${first.slice(first.lastIndexOf(".") + 1)}`;
+  // What 0.6.0 has asked has none.
+  return continued?.pending.questions.every((id) => id.includes(tag)) === false ? "" : tag;
 }
 
 /** A call as the log tells of it. */

@@ -137,6 +137,24 @@ test("a call waits for its approval, is made when it has it, and the team goes o
   expect(await made()).toEqual(["echo purple"]);
 });
 
+test("an approval that comes twice does not approve the call that is asked for next, though the model numbers both alike", async () => {
+  const { yaml, made } = await withApprovals();
+  const app = await startTestApp({ yaml });
+  onTestFinished(() => app.close());
+  const caller = callerOf(app);
+  const asking = await said(caller, "", CALL, "forgetful");
+  const sessionId = sessionOf(asking);
+  const approvals = [{ toolCallId: askedBy(asking)[0] ?? "", approved: true }];
+  await answered(caller, sessionId, approvals);
+  const next = await said(caller, sessionId, '{"text":"green"}', "forgetful");
+  expect(app.simulated.calls[2]?.messages.map(({ role }) => role)).toEqual(["system", "user"]);
+  const late = caller.stream(sessionId, "", "", { approvals });
+  expect(await late.end).toMatchObject({ code: Code.FailedPrecondition });
+  expect(await made()).toEqual(["echo purple"]);
+  await answered(caller, sessionId, [{ toolCallId: askedBy(next)[0] ?? "", approved: true }]);
+  expect(await made()).toEqual(["echo purple", "echo green"]);
+});
+
 test("a call that is not approved is not made, and the model is told why", async () => {
   const { yaml, made } = await withApprovals();
   const app = await startTestApp({ yaml });

@@ -1,16 +1,17 @@
 import { expect, onTestFinished, test } from "vitest";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
+import { startScriptedModel } from "../../src/providers/scripted-model.ts";
 import { STDIO_SERVER, startHttpMcpServer } from "../support/mcp-server.ts";
 import { startTestApp } from "../support/parley-app.ts";
 import { callerOf, expectWhole, finishOf, type Reading } from "./clients.ts";
 
 // What models, tools and selectors do wrong ends in a typed event, within the limits, and the turn goes on or ends.
 
-const { ERROR, REFUSED } = ToolOutcome;
+const { ERROR, OK, REFUSED } = ToolOutcome;
 
-async function turnOf(yaml: object, message: string): Promise<Reading & { readonly calls: number }> {
-  const app = await startTestApp({ yaml: JSON.stringify(yaml), env: { MAX_TOKENS: "50000" } });
+async function turnOf(yaml: object, message: string, env = {}): Promise<Reading & { readonly calls: number }> {
+  const app = await startTestApp({ yaml: JSON.stringify(yaml), env: { MAX_TOKENS: "50000", ...env } });
   onTestFinished(() => app.close());
   const reading = callerOf(app).stream("", message, "");
   expect(await reading.end).toBeUndefined();
@@ -69,6 +70,18 @@ test.each([
   );
   expect(toolCalls(turn).map(([is]) => is)).toEqual(Array.from({ length: times }, () => outcome));
   expect(finishOf(turn.events)).toBe(finishReason);
+});
+
+test("a model that calls a tool with no text for its arguments has called it without arguments", async () => {
+  const model = await startScriptedModel([
+    { toolCalls: [{ name: "current_time", arguments: "" }] },
+    { expect: { last: "T" }, text: "Noon." },
+  ]);
+  onTestFinished(() => model.close());
+  const yaml = { agents: { user: { model: "gpt-4o", tools: ["current_time"] } }, teams: { user: { agent: "user" } } };
+  const turn = await turnOf(yaml, "What time is it?", { OPENAI_BASE_URL: model.baseUrl });
+  expect(toolCalls(turn)).toEqual([[OK, expect.stringContaining("T")]]);
+  model.verify();
 });
 
 test.each([

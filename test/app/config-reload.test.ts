@@ -56,6 +56,29 @@ test("on SIGHUP new teams are there at once; a running turn and one that waits k
   expect(waiting.text()).toContain("next");
 });
 
+test("a team that has asked the user and is gone since goes on with the answer, and with nothing else", async () => {
+  const file = join(await folder(), "parley.yaml");
+  const guide = { agents: { guide: { model: "sim-tools" } }, teams: { guide: { agent: "guide", human_input: true } } };
+  await writeFile(file, JSON.stringify(guide));
+  const app = await startTestApp({ configFile: file });
+  onTestFinished(() => app.close());
+  const caller = callerOf(app);
+  const asking = caller.stream("", '{"question":"Which city?"}', "guide");
+  expect(await asking.end).toBeUndefined();
+  expect(finishOf(asking.events)).toBe(FinishReason.INPUT_REQUIRED);
+  const [started] = asking.events;
+  const sessionId = started?.event.case === "turnStarted" ? started.event.value.sessionId : "";
+  await writeFile(file, teamsOf({ new: "sim-tools" }));
+  app.app.reload();
+  const gone = { code: Code.NotFound };
+  expect(await caller.stream(sessionId, "Rome", "another").end).toMatchObject(gone);
+  const going = caller.stream(sessionId, "Rome", "guide");
+  expect(await going.end).toBeUndefined();
+  expect(finishOf(going.events)).toBe(FinishReason.STOP);
+  expect(app.simulated.calls.at(-1)?.messages.at(-1)).toMatchObject({ role: "tool", content: "Rome" });
+  expect(await caller.stream(sessionId, "And now?", "guide").end).toMatchObject(gone);
+});
+
 test("a mounted file is read again when its link is swapped, as Kubernetes does it", async () => {
   const mount = await folder();
   const version = async (name: string, text: string): Promise<void> => {

@@ -77,7 +77,7 @@ function partOf(path: string): string {
 
 test("imports go one way", async () => {
   const imports = (await importsOf("src/**/*.ts")).filter(({ target }) =>
-    /^(src|gen|sidecar|standalone|web|test)\//.test(target),
+    /^(src|gen|client|sidecar|standalone|web|test)\//.test(target),
   );
   expect(imports.length).toBeGreaterThan(100);
   const wrong = imports.filter(({ file, target }) => {
@@ -88,9 +88,9 @@ test("imports go one way", async () => {
   expect(wrong).toEqual([]);
 });
 
-test("src imports nothing of the sidecar, the standalone, the console or the tests", async () => {
+test("src imports nothing of the client, the sidecar, the standalone, the console or the tests", async () => {
   const imports = await importsOf("src/**/*.ts");
-  expect(imports.filter(({ target }) => /^(sidecar|standalone|web|test|bench)\//.test(target))).toEqual([]);
+  expect(imports.filter(({ target }) => /^(client|sidecar|standalone|web|test|bench)\//.test(target))).toEqual([]);
 });
 
 test("the sidecar imports of the service what every process has, and nothing of turns and models", async () => {
@@ -99,6 +99,14 @@ test("the sidecar imports of the service what every process has, and nothing of 
   );
   expect(imports.length).toBeGreaterThan(10);
   expect(imports.filter(({ target }) => !ofService.some((may) => may.test(target)))).toEqual([]);
+});
+
+test("the client imports generated code and packages that browsers have", async () => {
+  const imports = (await importsOf("client/**/*.ts")).map(({ target }) => target);
+  expect(imports.length).toBeGreaterThan(10);
+  expect(
+    imports.filter((target) => !/^(client|gen)\/|^@bufbuild\/protobuf$|^@connectrpc\/connect(-web)?$/.test(target)),
+  ).toEqual([]);
 });
 
 test("Connect, Redis and the model client are known to one part each", async () => {

@@ -227,8 +227,16 @@ describe("parley.yaml", () => {
       "conf/parley.yaml:6: teams.t.agents.1: user_proxy is the user where human_input is true; rename the agent",
     ],
     [
+      "agents: {a: {}}\nteams: {t: {agent: a}}\ndefault_team: constructor\n",
+      'conf/parley.yaml:3: default_team: there is no team named "constructor"',
+    ],
+    [
       "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g, pattern: '('}]\n",
-      "conf/parley.yaml:6: teams.t.guardrails.input.0.pattern: is no regular expression",
+      "conf/parley.yaml:6: teams.t.guardrails.input.0.pattern: is no regular expression of RE2's, which has no look-around and no back-references",
+    ],
+    [
+      "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g, pattern: '(?!a)b'}]\n",
+      "conf/parley.yaml:6: teams.t.guardrails.input.0.pattern: is no regular expression of RE2's, which has no look-around and no back-references",
     ],
     [
       "agents: {a: {}}\nteams:\n  t:\n    agent: a\n    guardrails:\n      input: [{name: g}]\n",

@@ -1,8 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
+import type { TurnEvent } from "../../client/client.ts";
 import { StreamChatResponseSchema } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
-import { afterEvent, newTurn, questionsOf, type TurnEvent, textOf } from "../../web/src/turn-state.ts";
+import { afterEvent, newTurn, questionsOf, textOf } from "../../web/src/turn-state.ts";
 
 // What a turn looks like after its events, without a browser.
 

@@ -117,8 +117,8 @@ test("make serve runs the production entry on REDIS_URL until it is told to stop
 });
 
 test("links between the documents lead somewhere", () => {
-  const documents = ["README.md", "CONTRIBUTING.md", "examples/teams/README.md"];
-  const pages = ["config", "errors", "metrics", "teams", "testing", "from-autogen"];
+  const documents = ["README.md", "CONTRIBUTING.md", "examples/README.md", "examples/teams/README.md"];
+  const pages = ["clients", "config", "edge", "errors", "metrics", "teams", "testing", "from-autogen"];
   for (const document of [...documents, ...pages.map((page) => `docs/${page}.md`)]) {
     const text = readFileSync(join(root, document), "utf8");
     for (const [, link = ""] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) {

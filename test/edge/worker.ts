@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { promisify } from "node:util";
 import { Miniflare } from "miniflare";
+import deployed from "../../wrangler.json" with { type: "json" };
 
 /** The edge entry as an operator deploys it: one module. */
 export interface EdgeBundle {
@@ -30,7 +31,7 @@ export interface EdgeWorker {
 
 /** Starts it with an operator's bindings: variables as `src/config.ts` knows them. */
 export async function startWorker(
-  { folder }: EdgeBundle,
+  { folder }: Pick<EdgeBundle, "folder">,
   bindings: Readonly<Record<string, string>>,
 ): Promise<EdgeWorker> {
   let output = "";
@@ -42,8 +43,8 @@ export async function startWorker(
   const worker = new Miniflare({
     modules: [{ type: "ESModule", path: join(folder, MODULE) }],
     modulesRoot: folder,
-    compatibilityDate: "2026-07-01",
-    compatibilityFlags: ["nodejs_compat", "enable_request_signal"],
+    compatibilityDate: deployed.compatibility_date,
+    compatibilityFlags: deployed.compatibility_flags,
     bindings: { ...bindings },
     host: "127.0.0.1",
     port: 0,

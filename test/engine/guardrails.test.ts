@@ -38,6 +38,20 @@ test.each([
   expect(failedCheck(checks, ["fine", text])).toBe(failed);
 });
 
+// A backtracking engine takes minutes, and the test has but its deadline.
+test.each(["(a+)+$", "(a|a)*$", "^(\\w+\\s?)*$", "(.*a){20}"])("no pattern holds the process up: %s", (pattern) => {
+  const text = `${"a".repeat(31)}!`;
+  const check: GuardrailDefinition = { ...CARD, pattern: `${pattern}#` };
+  expect(failedCheck([check], [text])).toBeUndefined();
+  expect(shownOf([check], [text, "!"])).toEqual({ shown: `${text}!`, tripped: undefined });
+});
+
+test("a turn of 0.6.0 that waits keeps its pattern, also one that RE2 does not know", () => {
+  const check: GuardrailDefinition = { ...CARD, pattern: "(?<!not )allowed", ignoreCase: true };
+  expect(failedCheck([check], ["not allowed"])).toBeUndefined();
+  expect(failedCheck([check], ["Allowed"])).toBe("no_cards");
+});
+
 test("wherever a message is cut: what passes is shown whole, and of what matches nothing is", () => {
   fc.assert(
     fc.property(fc.array(fc.string({ unit: "binary", maxLength: 8 })), fc.array(fc.nat(3)), (words, cuts) => {
@@ -48,6 +62,27 @@ test("wherever a message is cut: what passes is shown whole, and of what matches
       expect(text.startsWith(shown)).toBe(true);
     }),
   );
+});
+
+test.each([
+  ["\\bdamn\\b", ["well, damn", "ation"], "well, damnation", undefined],
+  ["\\bdamn\\b", ["damn", " it"], "", "word"],
+  ["\\bdamn\\b", ["well, damn"], "", "word"],
+  ["\\d{4}$", ["1234", " or 567"], "1234 or 567", undefined],
+  ["\\d{4}$", ["1234 or 5", "678"], "1234 or ", "word"],
+  ["^no$", ["no", "body"], "nobody", undefined],
+])("a match that what follows may undo is none until that is known: %s in %j", (pattern, cut, shown, tripped) => {
+  const check: GuardrailDefinition = { name: "word", kind: "pattern", pattern, ignoreCase: false, holdCharacters: 0 };
+  const whole = shownOf([check], cut);
+  expect(whole.tripped).toBe(tripped);
+  // Of what has been shown nothing matches, wherever it was cut.
+  if (tripped === undefined) expect(whole.shown).toBe(shown);
+  else expect(failedCheck([check], [whole.shown])).toBeUndefined();
+});
+
+test("what matches whatever follows ends the message at once", () => {
+  const guard = createOutputGuard([{ ...CARD, pattern: "secret.*", holdCharacters: 0 }]);
+  expect([guard.push("a "), guard.push("secret"), guard.tripped]).toEqual(["a ", "", "no_cards"]);
 });
 
 test("what is too long is shown as far as it may be, and cut between characters", () => {

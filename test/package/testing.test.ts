@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { build } from "esbuild";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
+import { installPackage } from "../support/installed-package.ts";
 import { startTestApp } from "../support/parley-app.ts";
 
 // The package as users have it: packed by npm, installed in an empty folder without a registry, and used there.
@@ -15,24 +16,11 @@ const run = promisify(execFile);
 const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
 
 let folder: string;
+let archive: string;
 let docs: string;
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "parley-user-"));
+  ({ folder, archive } = await installPackage());
   docs = await readFile(join(project, "docs/testing.md"), "utf8");
-  const built = await mkdtemp(join(tmpdir(), "parley-package-"));
-  try {
-    await run(process.execPath, ["standalone/build-package.ts", join(built, "package")], { cwd: project });
-    await run("npm", ["pack", "--pack-destination", built], { cwd: join(built, "package") });
-    const archive = (await readdir(built)).find((name) => name.endsWith(".tgz")) ?? expect.unreachable();
-    const { version } = JSON.parse(await readFile(join(project, "package.json"), "utf8"));
-    expect(archive).toBe(`parley-${version}.tgz`);
-    await writeFile(join(folder, "package.json"), '{ "private": true, "type": "module" }');
-    await run("npm", ["install", "--offline", "--no-audit", "--no-fund", "--save-dev", join(built, archive)], {
-      cwd: folder,
-    });
-  } finally {
-    await rm(built, { recursive: true, force: true });
-  }
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -49,10 +37,28 @@ async function freePort(): Promise<number> {
   return typeof address === "object" && address !== null ? address.port : expect.unreachable();
 }
 
-test("it has JavaScript, declarations, a licence and what it is for, and brings no other package", async () => {
+test("it has JavaScript, declarations, a licence and what it is for, and brings what its client needs", async () => {
+  const { version } = JSON.parse(await readFile(join(project, "package.json"), "utf8"));
+  expect(archive).toBe(`parley-${version}.tgz`);
   const files = (await readdir(join(folder, "node_modules/parley"))).sort();
-  expect(files).toEqual(["LICENSE", "README.md", "package.json", "testing.js", "types"]);
-  expect((await readdir(join(folder, "node_modules"))).filter((name) => !name.startsWith("."))).toEqual(["parley"]);
+  expect(files).toEqual(["LICENSE", "README.md", "client.js", "package.json", "testing.js", "types"]);
+  const packages = await readdir(join(folder, "node_modules"));
+  expect(packages.filter((name) => !name.startsWith(".")).sort()).toEqual(["@bufbuild", "@connectrpc", "parley"]);
+  expect((await readdir(join(folder, "node_modules/@connectrpc"))).sort()).toEqual(["connect", "connect-web"]);
+});
+
+test("the scripted model imports nothing but what Node has", async () => {
+  const { metafile } = await build({
+    entryPoints: [join(folder, "node_modules/parley/testing.js")],
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    packages: "external",
+    metafile: true,
+    write: false,
+  });
+  const imported = Object.values(metafile.outputs).flatMap(({ imports }) => imports.map(({ path }) => path));
+  expect(imported).toEqual(["node:http"]);
 });
 
 test("the documented example passes against the service, with the documented parley.yaml", async () => {

@@ -138,3 +138,32 @@ test("20 messages of nearly a MiB at a time on one connection are all read", asy
   const ends = await Promise.all(Array.from({ length: 20 }, big));
   for (const end of ends) expect(end).toMatchObject({ code: 3 });
 });
+
+test.each([
+  ["connect", "Chat", "application/json", undefined],
+  ["connect", "StreamChat", "application/connect+proto", undefined],
+  ["grpc-web", "Chat", "application/grpc-web+proto", undefined],
+  ["grpc", "Chat", "application/grpc+proto", "8"],
+  ["grpc", "StreamChat", "application/grpc", "8"],
+])("a message that is refused before all of it is read ends its stream: %s %s", async (_, rpc, type, status) => {
+  const app = await start();
+  const session = http2.connect(app.url);
+  cleanups.push(() => session.destroy());
+  // More of them than the window of a connection has room for, if they were kept.
+  for (let call = 0; call < 8; call++) {
+    const path = `/parley.chat.v1.ChatService/${rpc}`;
+    const stream = session.request({ ":method": "POST", ":path": path, "content-type": type });
+    let trailers: http2.IncomingHttpHeaders = {};
+    stream.on("trailers", (received) => {
+      trailers = received;
+    });
+    const closed = once(stream, "close");
+    const message = Buffer.alloc(2_000_000, " ");
+    stream.end(type === "application/json" ? message : framed({ protocol: "grpc" }, true, message));
+    stream.resume();
+    await closed;
+    expect(stream.rstCode).toBe(http2.constants.NGHTTP2_NO_ERROR);
+    expect(trailers["grpc-status"]).toBe(status);
+  }
+  await expectServing(app);
+});

@@ -1,8 +1,9 @@
+import { toBinary } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Code, createClient, type Transport } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
-import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { ListSessionsResponseSchema, SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
 import { startTestApp, type TestApp } from "../support/parley-app.ts";
 import { startInMemory } from "./in-memory.ts";
 import { expectRefusal, refusalOf } from "./refusals.ts";
@@ -122,4 +123,25 @@ test("a page has 50 when nothing is asked for and 200 at most", async () => {
   await Promise.all(Array.from({ length: 205 }, () => sessions.createSession({ userId })));
   const sizeOf = async (pageSize: number) => (await sessions.listSessions({ userId, pageSize })).sessions.length;
   expect([await sizeOf(0), await sizeOf(200), await sizeOf(2_000_000_000)]).toEqual([50, 200, 200]);
+});
+
+test("a page ends before it is more than gRPC's clients take, and the next one goes on", async () => {
+  const sessions = createClient(SessionService, memory.transport);
+  const userId = "large";
+  // Of 16 KiB as JSON, and six times as much in binary.
+  const metadata = { numbers: Array.from({ length: 8_000 }, () => 1) };
+  const create = () => sessions.createSession({ userId, metadata });
+  const created = await Promise.all(Array.from({ length: 60 }, create));
+  const listed: string[] = [];
+  const bytes: number[] = [];
+  let pageToken = "";
+  do {
+    const page = await sessions.listSessions({ userId, pageSize: 200, pageToken });
+    bytes.push(toBinary(ListSessionsResponseSchema, page).byteLength);
+    listed.push(...page.sessions.map(({ sessionId }) => sessionId));
+    pageToken = page.nextPageToken;
+  } while (pageToken !== "");
+  expect(listed.toSorted()).toEqual(created.map(({ session }) => session?.sessionId).toSorted());
+  expect(bytes.length).toBeGreaterThan(1);
+  expect(Math.max(...bytes)).toBeLessThan(4 * 1_024 * 1_024);
 });

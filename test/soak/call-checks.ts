@@ -21,8 +21,10 @@ export function checkModelCalls(seen: Observations): Violation[] {
       const made = callsOf.get(turn.message)?.length ?? 0;
       const records = eventsOf(turn).flatMap(({ event }) => (event.case === "usageRecorded" ? [event.value] : []));
       const violations: Violation[] = [];
-      // Nobody knows whether a request that was ended as it was sent has arrived: it is recorded.
-      const mayBeUnsent = turn.finishReason === FinishReason.TERMINATED ? 0 : 1;
+      // Nobody knows whether a request that was ended, or whose owner was lost, as it was sent has arrived: it is recorded.
+      const held = records.filter(({ usageSource }) => usageSource === UsageSource.HOLD_MAXIMUM).length;
+      const ended = turn.finishReason === FinishReason.TERMINATED ? 0 : 1;
+      const mayBeUnsent = ended + Math.min(turn.takeovers, held);
       if (records.length - mayBeUnsent > made || made > records.length + turn.takeovers) {
         violations.push({
           property: "model calls",

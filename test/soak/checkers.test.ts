@@ -259,6 +259,11 @@ test.for<[string, Property, Observations]>([
   ["there are more calls than takeovers explain", "model calls", { ...well, calls: [...well.calls, firstCall] }],
   ["a record is of no call", "model calls", { ...well, calls: well.calls.slice(1) }],
   [
+    "a record is of no call, and no owner was lost amid it",
+    "model calls",
+    { ...well, turns: [{ ...well.turn, takeovers: 1 }], calls: well.calls.slice(1) },
+  ],
+  [
     "a tool that is not idempotent runs twice",
     "tool",
     { ...well, record: [...well.record, { kind: "tool", tool: "once", id: "t1/2/1", atMs: 9 }] },
@@ -335,4 +340,12 @@ test("a call of an owner that woke up amid it is told apart", () => {
     money: moneyOf([...rows, charge(1, { recordId: `${turnId}/1/2.1` })]),
   };
   expect(propertiesOf(seen)).toEqual(new Set());
+});
+
+test("the charge of a lost owner may be of a request that has never left", () => {
+  const charged: TurnEvent = { case: "usageRecorded", value: { usageSource: UsageSource.HOLD_MAXIMUM } };
+  const seen = observed(([started, agent, ...rest]) => [started, agent, charged, ...rest] as TurnEvent[]);
+  const lost = (takeovers: number): Observations => ({ ...seen, turns: [{ ...seen.turn, takeovers }] });
+  expect(propertiesOf(lost(1))).not.toContain("model calls");
+  expect(propertiesOf(lost(0))).toContain("model calls");
 });

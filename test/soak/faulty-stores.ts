@@ -66,7 +66,7 @@ export function withAccountDefect(accounts: AccountStore, defect: Defect | undef
 }
 
 /** The store writes this much later than it says, in milliseconds: as long as a slow disk takes. */
-const WRITE_DELAY_MS = 40;
+const WRITE_DELAY_MS = 200;
 
 function withoutAwaiting(store: Store): Store {
   const hub = createLogHub();
@@ -75,9 +75,9 @@ function withoutAwaiting(store: Store): Store {
     ...store,
     async append(lease, entries, steps) {
       hub.publish(lease, entries);
-      writing = writing
-        .then(() => sleep(WRITE_DELAY_MS))
-        .then(() => store.append(lease, entries, steps).catch(() => 0));
+      // Each write is late by as much; they do not wait for each other's delays.
+      const due = sleep(WRITE_DELAY_MS);
+      writing = writing.then(() => due).then(() => store.append(lease, entries, steps).catch(() => 0));
       return undefined;
     },
     async commitTurn(lease, commit) {

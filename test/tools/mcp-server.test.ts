@@ -254,3 +254,50 @@ test("a tool that comes later is known", async () => {
   await eventually(() => expect(server.describe("grown")).toBeDefined());
   expect(await outcomeOf(server, "grown")).toBe("I am new.");
 });
+
+describe("what a server says of its tools", () => {
+  /** A server, without the SDK's help, of tools that each say their arguments again. */
+  function describing(tools: readonly object[]) {
+    const program = `
+      const say = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\\n");
+      require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
+        const { id, method, params } = JSON.parse(line);
+        const said = {
+          initialize: () => ({ protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "odd", version: "1" } }),
+          "tools/list": () => ({ tools: JSON.parse(process.env.TOOLS) }),
+          "tools/call": () => ({ content: [{ type: "text", text: params.name }], structuredContent: params.arguments }),
+        }[method];
+        if (said) say({ id, result: said() });
+      });`;
+    const env = { TOOLS: JSON.stringify(tools) };
+    return serverOf({ kind: "stdio", command: process.execPath, args: ["-e", program], env }).server;
+  }
+
+  const object = (text: object) => ({ type: "object", properties: { text } });
+
+  test("a result's schema that is none costs neither the tool nor the others", async () => {
+    const outputSchema = object({ type: "nonsense" });
+    const server = describing([
+      { name: "odd", inputSchema: { type: "object" }, outputSchema },
+      { name: "even", inputSchema: { type: "object" } },
+    ]);
+    expect(await outcomeOf(server, "even")).toBe("even");
+    expect(await outcomeOf(server, "odd", { text: "x" })).toBe("odd");
+  });
+
+  test("its patterns hold nobody up, of arguments and of results, and hold where RE2 knows them", async () => {
+    const evil = object({ type: "string", pattern: "^(a+)+$" });
+    const server = describing([
+      { name: "told", inputSchema: evil },
+      { name: "says", inputSchema: { type: "object" }, outputSchema: evil },
+      { name: "looks_ahead", inputSchema: object({ type: "string", pattern: "^(?=.*b)(a+)+$" }) },
+    ]);
+    // A backtracking engine takes minutes, and the test has but its deadline.
+    const text = `${"a".repeat(31)}!`;
+    const refused = { outcome: REFUSED, told: expect.stringContaining("must match pattern") };
+    expect(await outcomeOf(server, "told", { text })).toEqual(refused);
+    expect(await outcomeOf(server, "told", { text: "aa" })).toBe("told");
+    expect(await outcomeOf(server, "says", { text })).toMatchObject({ outcome: ERROR });
+    expect(await outcomeOf(server, "looks_ahead", { text })).toBe("looks_ahead");
+  });
+});

@@ -1,6 +1,6 @@
+import type { Parley } from "../../client/client.ts";
 import { type Cell, createCell } from "./cell.ts";
 import { type Conversation, createConversation } from "./conversation.ts";
-import type { ParleyClients } from "./parley-clients.ts";
 import type { Problem } from "./problem.ts";
 import { createSessionList, type SessionList } from "./session-list.ts";
 import type { Tabs } from "./tabs.ts";
@@ -42,13 +42,13 @@ export interface ConsoleMemory {
 }
 
 export function createConsoleModel({
-  clients,
+  parley,
   memory,
   turnMemory,
   tabs,
   visible,
 }: {
-  clients: ParleyClients;
+  parley: Parley;
   memory: ConsoleMemory;
   turnMemory: TurnMemory;
   tabs: Tabs;
@@ -63,7 +63,7 @@ export function createConsoleModel({
     const known = open.get(sessionId);
     if (known !== undefined && sessionId !== "") return known;
     const conversation = createConversation(sessionId, {
-      clients,
+      parley,
       userId,
       memory: turnMemory,
       tabs,
@@ -98,7 +98,7 @@ export function createConsoleModel({
   };
 
   const firstUser = memory.readUserId();
-  const firstList = createSessionList({ clients, userId: firstUser });
+  const firstList = createSessionList({ parley, userId: firstUser });
   const state = createCell<ConsoleState>({
     userId: firstUser,
     list: firstList,
@@ -158,7 +158,7 @@ export function createConsoleModel({
       memory.writeUserId(userId);
       const { view } = state.get();
       if (view === "session") memory.writeAddress("");
-      const list = createSessionList({ clients, userId });
+      const list = createSessionList({ parley, userId });
       present({ userId, list, conversation: begin(userId, list, ""), view });
       void list.refresh();
     },

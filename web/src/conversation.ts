@@ -1,12 +1,10 @@
+import { newIdempotencyKey, type Parley, type TurnEvent } from "../../client/client.ts";
 import type { Headroom } from "../../gen/parley/chat/v1/headroom_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
 import { type Cell, createCell, type WritableCell } from "./cell.ts";
 import { EMPTY_HISTORY, type History, readLatest, readOlder } from "./history.ts";
-import type { ParleyClients } from "./parley-clients.ts";
-import { pause } from "./pause.ts";
 import { type Problem, problemOf } from "./problem.ts";
-import { createPatience, nextStepAfter } from "./reconnection.ts";
-import { type Approval, newTurnKey, type SentTurn } from "./sent-turn.ts";
+import type { Approval, SentTurn } from "./sent-turn.ts";
 import { lockTurn, type Tabs } from "./tabs.ts";
 import { type FollowEnd, followTurn } from "./turn-follower.ts";
 import type { TurnMemory } from "./turn-memory.ts";
@@ -16,7 +14,6 @@ import {
   isRefusedMessage,
   newTurn,
   questionsOf,
-  type TurnEvent,
   type TurnState,
   turnsOfHistory,
 } from "./turn-state.ts";
@@ -67,7 +64,7 @@ export interface ConversationState {
 }
 
 export interface ConversationPorts {
-  readonly clients: ParleyClients;
+  readonly parley: Parley;
   readonly userId: string;
   readonly memory: TurnMemory;
   readonly tabs: Pick<Tabs, "tell">;
@@ -95,7 +92,7 @@ interface Following {
 }
 
 export function createConversation(sessionId: string, ports: ConversationPorts): Conversation {
-  const { clients, userId, memory, tabs, changed } = ports;
+  const { parley, userId, memory, tabs, changed } = ports;
   const state = createCell<ConversationState>({
     sessionId,
     history: EMPTY_HISTORY,
@@ -126,7 +123,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     }
   };
   const readHistory = async (): Promise<void> => {
-    await read(() => readLatest(clients, state.get().sessionId));
+    await read(() => readLatest(parley, state.get().sessionId));
     await readNewest();
   };
 
@@ -136,7 +133,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     if (told === undefined || state.get().live.some(({ turnId }) => turnId === told.turnId)) return;
     try {
       let newest: TurnState = { ...told, steps: [] };
-      for await (const event of clients.chat.resumeTurn({ turnId: told.turnId, afterSequence: 0n })) {
+      for await (const event of parley.turns.resumeTurn({ turnId: told.turnId, afterSequence: 0n })) {
         newest = { ...afterEvent(newest, event), phase: "ended", agentAtWork: "" };
       }
       if (newest.finishReason !== FinishReason.UNSPECIFIED) update({ newest });
@@ -148,7 +145,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
   /** A figure beside the point: where it cannot be had, the last one stands. */
   const readHeadroom = async (): Promise<void> => {
     const request = { userId, sessionId: state.get().sessionId, message: "?" };
-    const preview = await clients.chat.previewChat(request).catch(() => undefined);
+    const preview = await parley.turns.previewChat(request).catch(() => undefined);
     if (preview !== undefined) update({ headroom: preview.headroom });
   };
 
@@ -204,7 +201,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
       }
     }
     const end = await followTurn(following.sent, {
-      clients,
+      parley,
       signal: over.signal,
       watched,
       onEvent(event) {
@@ -309,24 +306,16 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
   /** Asks the service to end a turn, until it hears. The turn's own end comes with its events. */
   const cancel = async ({ sent, over }: Following): Promise<void> => {
     updateTurn(sent.key, (turn) => ({ ...turn, stopping: true }));
-    const patience = createPatience();
-    for (;;) {
-      try {
-        await clients.chat.cancelTurn({ turnId: sent.turnId }, { signal: over.signal });
-        return;
-      } catch (error) {
-        const step = nextStepAfter(error);
-        const waitMs = step.kind === "again" ? patience.nextWaitMs({ ...step, atOnce: false }) : undefined;
-        if (over.signal.aborted) return;
-        if (waitMs === undefined) return updateTurn(sent.key, (turn) => ({ ...turn, stopping: false }));
-        await pause(waitMs, over.signal).catch(() => undefined);
-      }
-    }
+    const { turnId } = sent;
+    const options = { signal: over.signal, maxRetryDelayMs: 0 };
+    await parley
+      .retry((call) => parley.turns.cancelTurn({ turnId }, call), options)
+      .catch(() => updateTurn(sent.key, (turn) => ({ ...turn, stopping: false })));
   };
 
   const submit = (asked: Pick<SentTurn, "message" | "approvals" | "agentTeam" | "interrupts">): void => {
     const { sessionId, live } = state.get();
-    const sent: SentTurn = { key: newTurnKey(), userId, sessionId, turnId: "", ...asked, sentMs: Date.now() };
+    const sent: SentTurn = { key: newIdempotencyKey(), userId, sessionId, turnId: "", ...asked, sentMs: Date.now() };
     // A failed turn is not in the session's history; the message that was given back takes its place.
     setLive(live.filter((turn) => !leftNothing(turn)));
     if (asked.message !== "") draft.set("");
@@ -338,7 +327,7 @@ export function createConversation(sessionId: string, ports: ConversationPorts):
     state,
     draft,
     watched,
-    loadOlder: () => read(() => readOlder(clients, state.get().sessionId, state.get().history)),
+    loadOlder: () => read(() => readOlder(parley, state.get().sessionId, state.get().history)),
 
     send: (message, { agentTeam, interrupts }) => submit({ message, approvals: [], agentTeam, interrupts }),
     approve: (approvals) => submit({ message: "", approvals, agentTeam: "", interrupts: false }),

@@ -3,7 +3,7 @@ import { createBrowserMemory } from "./browser-memory.ts";
 import { createCell } from "./cell.ts";
 import { createConsoleModel } from "./console-model.ts";
 import { ConsolePage } from "./console-page.tsx";
-import { createParleyClients, createUsageClient } from "./parley-clients.ts";
+import { createParleyOfPage, createUsageClient } from "./parley-clients.ts";
 import { createTabs } from "./tabs.ts";
 import { createTurnMemory } from "./turn-memory.ts";
 
@@ -12,7 +12,7 @@ if (root !== null) {
   const visible = createCell(!document.hidden);
   document.addEventListener("visibilitychange", () => visible.set(!document.hidden));
   const model = createConsoleModel({
-    clients: createParleyClients(),
+    parley: createParleyOfPage(),
     memory: createBrowserMemory(),
     turnMemory: createTurnMemory(),
     tabs: createTabs(),

@@ -13,6 +13,7 @@ export const problemSentences: Readonly<Record<string, string>> = {
   CURSOR_OUT_OF_RANGE: "This answer is not what it was. Load this page again to see what was said.",
   SESSION_BUSY: "The session has an answer running. Wait for it, or interrupt it.",
   IDEMPOTENCY_KEY_REUSED: "This message was sent before in another form. Send it once more.",
+  APPROVAL_NOT_PENDING: "Nobody waits for this approval any more. Load this page again to see what was said.",
   AGENT_TEAM_NOT_FOUND: "The service no longer has this team. Choose another.",
   IDENTITY_UNAVAILABLE: "Who you are cannot be checked for now.",
   USER_NOT_ALLOWED: "Your credentials are another user's. Act as yourself.",

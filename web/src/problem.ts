@@ -1,10 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
-import {
-  BadRequestSchema,
-  ErrorInfoSchema,
-  QuotaFailureSchema,
-  RetryInfoSchema,
-} from "../../gen/google/rpc/error_details_pb.js";
+import { reasonOf } from "../../client/client.ts";
+import { BadRequestSchema, QuotaFailureSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { problemSentences } from "./problem-sentences.ts";
 
 /** An error as people read it. */
@@ -28,7 +24,7 @@ export function problemOf(thrown: unknown): Problem {
       reason: "",
     };
   }
-  const reason = error.findDetails(ErrorInfoSchema)[0]?.reason ?? "";
+  const reason = reasonOf(error);
   const fields = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations);
   const quotas = error.findDetails(QuotaFailureSchema).flatMap((detail) => detail.violations);
   const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;

@@ -53,12 +53,6 @@ export function requestOf({
   };
 }
 
-/** A key that nobody else has: 128 random bits. `crypto.randomUUID` is there on secure origins only. */
-export function newTurnKey(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 /** Longest title of a session in code points. */
 const TITLE_CODE_POINTS = 60;
 

@@ -1,6 +1,6 @@
+import type { Parley } from "../../client/client.ts";
 import type { Session } from "../../gen/parley/chat/v1/session_pb.js";
 import { type Cell, createCell } from "./cell.ts";
-import type { ParleyClients } from "./parley-clients.ts";
 import { isSessionGone, type Problem, problemOf } from "./problem.ts";
 
 /** The sessions of a user, newest first. */
@@ -24,7 +24,7 @@ const PAGE_SIZE = 50;
 /** The service's largest page. */
 const MAX_PAGE_SIZE = 200;
 
-export function createSessionList({ clients, userId }: { clients: ParleyClients; userId: string }): SessionList {
+export function createSessionList({ parley, userId }: { parley: Parley; userId: string }): SessionList {
   const state = createCell<SessionListState>({ sessions: [], nextPageToken: "", loading: false });
 
   let reads = 0;
@@ -33,7 +33,7 @@ export function createSessionList({ clients, userId }: { clients: ParleyClients;
     const { problem: _, ...rest } = state.get();
     state.set({ ...rest, loading: true });
     try {
-      const page = await clients.sessions.listSessions({ userId, ...request });
+      const page = await parley.sessions.listSessions({ userId, ...request });
       // An answer that a newer question has overtaken is old news.
       if (ticket !== reads) return;
       state.set({ sessions: [...before, ...page.sessions], nextPageToken: page.nextPageToken, loading: false });
@@ -52,7 +52,7 @@ export function createSessionList({ clients, userId }: { clients: ParleyClients;
     async remove(sessionId) {
       let problem: Problem | undefined;
       try {
-        await clients.sessions.deleteSession({ sessionId });
+        await parley.sessions.deleteSession({ sessionId });
       } catch (error) {
         const told = problemOf(error);
         if (!isSessionGone(told)) problem = told;

@@ -1,14 +1,8 @@
+import { isConnectionLost, type Parley, type TurnEvent } from "../../client/client.ts";
 import { FinishReason, TurnState as ServerTurnState } from "../../gen/parley/chat/v1/turn_pb.js";
 import type { Cell } from "./cell.ts";
-import type { ParleyClients } from "./parley-clients.ts";
-import { pause } from "./pause.ts";
 import { type Problem, problemOf } from "./problem.ts";
-import { createPatience, nextStepAfter } from "./reconnection.ts";
 import { requestOf, type SentTurn } from "./sent-turn.ts";
-import type { TurnEvent } from "./turn-state.ts";
-
-/** The service breaks a silence of 15 seconds; a stream that is silent for longer than twice that, in milliseconds, is dead. */
-const SILENCE_MS = 40_000;
 
 /**
  * A turn that nobody looks at is asked after this often, in milliseconds, instead of being streamed: a browser opens six
@@ -27,117 +21,96 @@ export interface FollowEnd {
 }
 
 export interface FollowPorts {
-  readonly clients: ParleyClients;
+  readonly parley: Parley;
   /** Aborted when the turn is no longer to be followed. */
   readonly signal: AbortSignal;
   /** Whether somebody looks at the turn. */
   readonly watched: Cell<boolean>;
   /** Called for every event, each of the log's once and in order. */
   onEvent(event: TurnEvent): void;
-  /** Called when attempts fail, and when the service is heard again. */
+  /** Called when the service is first heard, when the connection is lost, and when it is back. */
   onConnection(connection: "lost" | "fine"): void;
 }
 
-/** Begins a turn, or finds it, and reads it to its end over as many connections as that takes. Never rejects. */
+/** Begins a turn, or finds it, and reads it to its end, but while nobody looks. Never rejects. */
 export async function followTurn(sent: SentTurn, ports: FollowPorts): Promise<FollowEnd> {
-  const { clients, signal, watched, onEvent, onConnection } = ports;
-  const patience = createPatience();
+  const { parley, signal, watched, onEvent, onConnection } = ports;
   let { turnId } = sent;
   let afterSequence = 0n;
   let finishReason = FinishReason.UNSPECIFIED;
   while (!signal.aborted) {
-    const attempt = beginAttempt(signal);
+    const unwatched = new AbortController();
     // A turn that waits keeps its place as long as its call is open.
     const unwatch = watched.watch(() => {
-      if (!watched.get() && turnId !== "") attempt.end();
+      if (!watched.get() && turnId !== "") unwatched.abort();
     });
     try {
       if (turnId !== "" && !watched.get()) await untilWatchedOrEnded(turnId, ports);
+      const options = {
+        signal: AbortSignal.any([signal, unwatched.signal]),
+        maxRetryDelayMs: REFUSALS_ARE_TOLD,
+        skipTrimmed: true,
+        onConnection,
+      };
       const events =
-        turnId === ""
-          ? clients.chat.streamChat(requestOf(sent), { signal: attempt.signal })
-          : clients.chat.resumeTurn({ turnId, afterSequence }, { signal: attempt.signal });
-      attempt.heard();
-      for await (const response of events) {
-        attempt.heard();
-        patience.heard();
-        onConnection("fine");
-        if (response.sequence !== 0n && response.sequence <= afterSequence) continue;
-        if (response.sequence !== 0n) afterSequence = response.sequence;
-        if (response.event.case === "turnStarted") turnId = response.event.value.turnId;
-        if (response.event.case === "turnCompleted") finishReason = response.event.value.finishReason;
-        onEvent(response);
+        turnId === "" ? parley.stream(requestOf(sent), options) : parley.resume({ turnId, afterSequence }, options);
+      for await (const turnEvent of events) {
+        const { sequence, event } = turnEvent;
+        if (sequence !== 0n) afterSequence = sequence;
+        if (event.case === "turnStarted") turnId = event.value.turnId;
+        if (event.case === "turnCompleted") finishReason = event.value.finishReason;
+        onEvent(turnEvent);
       }
-      if (finishReason !== FinishReason.UNSPECIFIED) return {};
-      // Cut between two events.
-      throw new TypeError("the stream ended before its turn");
+      return {};
     } catch (error) {
       if (signal.aborted) return {};
-      if (finishReason === FinishReason.ERROR)
-        return problemOf(error).reason === "" ? {} : { problem: problemOf(error) };
+      if (finishReason === FinishReason.ERROR) return { problem: problemOf(error) };
       if (finishReason !== FinishReason.UNSPECIFIED) return {};
-      if (attempt.ended) continue;
-      const step = nextStepAfter(error);
-      if (step.kind === "gone") return { gone: true, problem: problemOf(error) };
-      if (step.kind === "fail") return { problem: problemOf(error) };
-      if (step.kind === "skip") {
-        if (step.afterSequence <= afterSequence) return { gone: true, problem: problemOf(error) };
-        ({ afterSequence } = step);
-        continue;
-      }
-      turnId ||= step.turnId;
-      const waitMs = patience.nextWaitMs(step);
-      if (waitMs === undefined) return { problem: problemOf(error), mayRetry: true };
-      if (waitMs > 0) onConnection("lost");
-      await pause(waitMs, signal).catch(() => undefined);
+      if (unwatched.signal.aborted) continue;
+      return endOf(error);
     } finally {
       unwatch();
-      attempt.end();
     }
   }
   return {};
 }
 
-interface Attempt {
-  readonly signal: AbortSignal;
-  /** The call was ended from here. */
-  readonly ended: boolean;
-  heard(): void;
-  end(): void;
-}
+/** People decide themselves whether they wait, when they have read what for: nothing is waited for here. */
+const REFUSALS_ARE_TOLD = 0;
 
-/** A call that ends with the signal, or after a silence. */
-function beginAttempt(signal: AbortSignal): Attempt {
-  const ending = new AbortController();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let ended = false;
-  return {
-    signal: AbortSignal.any([signal, ending.signal]),
-    get ended() {
-      return ended;
-    },
-    heard() {
-      clearTimeout(timer);
-      timer = setTimeout(() => ending.abort(), SILENCE_MS);
-    },
-    end() {
-      clearTimeout(timer);
-      ended = true;
-      ending.abort();
-    },
-  };
+/** How a turn ended that did not come to its end here. */
+function endOf(error: unknown): FollowEnd {
+  const problem = problemOf(error);
+  const gone = ["TURN_NOT_FOUND", "CURSOR_OUT_OF_RANGE", "TURN_LOG_TRIMMED"].includes(problem.reason);
+  return { problem, gone, mayRetry: isConnectionLost(error) };
 }
 
 /** Resolves when somebody looks, or when there is an end to be read. */
-async function untilWatchedOrEnded(turnId: string, { clients, signal, watched }: FollowPorts): Promise<void> {
+async function untilWatchedOrEnded(
+  turnId: string,
+  { parley, signal, watched, onConnection }: FollowPorts,
+): Promise<void> {
+  const options = { signal, maxRetryDelayMs: REFUSALS_ARE_TOLD, onConnection };
   while (!watched.get()) {
-    const looking = new AbortController();
-    const unwatch = watched.watch(() => looking.abort());
-    await pause(ASK_MS, AbortSignal.any([signal, looking.signal])).catch(() => undefined);
-    unwatch();
+    await untilWatched(watched, signal);
     signal.throwIfAborted();
     if (watched.get()) return;
-    const { turn } = await clients.chat.getTurn({ turnId }, { signal });
+    const { turn } = await parley.retry((call) => parley.turns.getTurn({ turnId }, call), options);
     if (turn?.state === ServerTurnState.FINISHED) return;
   }
+}
+
+/** Resolves when somebody looks, or it is time to ask, or the signal is aborted. */
+function untilWatched(watched: Cell<boolean>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      unwatch();
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ASK_MS);
+    const unwatch = watched.watch(done);
+    signal.addEventListener("abort", done);
+  });
 }

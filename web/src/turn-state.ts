@@ -1,4 +1,4 @@
-import type { StreamChatResponse } from "../../gen/parley/chat/v1/chat_service_pb.js";
+import type { TurnEvent } from "../../client/client.ts";
 import { type Message, Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { GuardrailStage, ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { FinishReason } from "../../gen/parley/chat/v1/turn_pb.js";
@@ -37,9 +37,6 @@ export interface TurnState {
   /** With a problem: nothing was heard for too long, and the turn may be there still. */
   readonly mayRetry: boolean;
 }
-
-/** An event of a turn, from whichever RPC. */
-export type TurnEvent = Pick<StreamChatResponse, "sequence" | "event">;
 
 export type TurnPhase = "sending" | "queued" | "answering" | "ended";
 

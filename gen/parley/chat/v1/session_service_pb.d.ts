@@ -120,7 +120,7 @@ export declare type ListSessionsRequest = Message<"parley.chat.v1.ListSessionsRe
   userId: string;
 
   /**
-   * Sessions per page: 0 stands for 50, above 200 for 200; negative: INVALID_ARGUMENT.
+   * Sessions per page: 0 stands for 50, above 200 for 200; negative: INVALID_ARGUMENT. A page of large ones has fewer.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -262,7 +262,7 @@ export declare type ListMessagesRequest = Message<"parley.chat.v1.ListMessagesRe
   sessionId: string;
 
   /**
-   * Messages per page: 0 stands for 50, above 200 for 200; negative: INVALID_ARGUMENT.
+   * Messages per page: 0 stands for 50, above 200 for 200; negative: INVALID_ARGUMENT. A page of large ones has fewer.
    *
    * @generated from field: int32 page_size = 2;
    */
