@@ -24,6 +24,17 @@ COPY gen gen
 COPY client client
 COPY web web
 RUN npm run build:console
+COPY README.md CHANGELOG.md CONTRIBUTING.md ./
+COPY bench/README.md bench/README.md
+COPY docs docs
+COPY examples examples
+COPY helm helm
+# Pages link to these; they go along.
+COPY Dockerfile wrangler.json ./
+COPY proto proto
+COPY sidecar sidecar
+COPY src src
+RUN npm run build:docs
 
 FROM build AS production
 ARG NODE_EXTRA_CA_CERTS
@@ -41,6 +52,7 @@ COPY --from=production /usr/local/bin/node /usr/local/bin/node
 WORKDIR /parley
 COPY --from=production /parley/node_modules node_modules
 COPY --from=production /parley/web/dist web/dist
+COPY --from=production /parley/docs/.vitepress/dist docs/.vitepress/dist
 COPY package.json LICENSE ./
 COPY gen gen
 COPY src src

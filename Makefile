@@ -2,36 +2,44 @@
 # make serve: the production entry on REDIS_URL.  make bench: what it costs.  make soak: break it, for as long as you like.
 # make draw-dashboards: see both Grafana dashboards of that without Grafana.
 # make test-chart: the chart and the release gate.  make test-mesh: the chart in a mesh.  make test-image: build the Dockerfile for real.
-# make test-clients: call it from seven languages and tools.
+# make test-clients: call it from seven languages and tools.  make test-edge: the edge in workerd, and the packages.
+# make docs: the documentation as a site, which make run serves at /docs/.
 
 SHELL := /bin/bash
 # The project brings its own Node; npm's programs come before the machine's. Then Go and Rust where their own installers put
 # them, for shells that were not told: a distribution's are often too old.
 export PATH := $(CURDIR)/node_modules/.bin:/usr/local/go/bin:$(HOME)/.cargo/bin:$(PATH)
 
+# Not what the examples install and generate.
+DOCS_SOURCES := $(shell find README.md CHANGELOG.md CONTRIBUTING.md docs examples helm/parley bench/README.md \
+	\( -name node_modules -o -name gen -o -name target -o -name .venv -o -name dist \) -prune -o -type f -print)
 CONSOLE_SOURCES := $(shell find web/index.html web/vite.config.ts web/src web/public client gen -type f)
 
 # How the soak is asked for; see test/soak/main.ts.
 export SEEDS SEED MINUTES TEETH
 
-.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image test-clients client-tools client-toolchains soak bench install tools chart-tools mesh-tools console check
+.PHONY: run demo-costs draw-dashboards serve test test-chart test-mesh mesh test-image test-edge test-clients client-tools client-toolchains soak bench install tools chart-tools mesh-tools console docs check
 
 # EXAMPLE=approval: a team of examples/teams, and a scripted model.
-run: install console
+run: install console docs
 	@exec node standalone/main.ts $(EXAMPLE)
 
-demo-costs: install console
+demo-costs: install console docs
 	@exec node standalone/demo-costs.ts
 
 # Pages and pictures in .cache/dashboards, or in FOLDER.
 draw-dashboards: install tools console
 	@exec node test/dashboards/draw.ts $(FOLDER)
 
-serve: install console
+serve: install console docs
 	@exec node src/main.ts
 
-test: install tools console
-	vitest run
+test: install tools console docs
+	NODE_COMPILE_CACHE=$(CURDIR)/.cache/node-compile vitest run
+
+# The edge entry in workerd, and the packages that users install.
+test-edge: install tools console
+	NODE_COMPILE_CACHE=$(CURDIR)/.cache/node-compile vitest run --config vitest.edge.config.ts
 
 # The chart and the release gate, with Helm, kubeconform, Prometheus and Alertmanager.
 test-chart: install chart-tools console
@@ -68,7 +76,7 @@ bench: install tools
 
 # What .ci/run runs beside the tests, in one go.
 check: install
-	tsc -p . && tsc -p web
+	tsc -p . && tsc -p web && tsc -p docs/.vitepress
 	biome ci .
 	buf lint
 	buf format --diff --exit-code
@@ -87,6 +95,12 @@ console: web/dist/index.html
 web/dist/index.html: $(CONSOLE_SOURCES) node_modules/.package-lock.json
 	npm run --silent build:console -- --logLevel warn
 
+docs: docs/.vitepress/dist/index.html
+
+docs/.vitepress/dist/index.html: $(DOCS_SOURCES) node_modules/.package-lock.json
+	npm run --silent build:docs -- --logLevel warn
+	@touch $@
+
 tools: install
 	@$(call need,redis-server,redis-server)
 	@$(call need,faketime,faketime)
@@ -95,6 +109,9 @@ tools: install
 	@$(call need,amtool,prometheus-alertmanager)
 	@$(call need,go,golang-go)
 	@node test/support/grpcurl.ts
+	@$(call need,curl,curl)
+	@python3 -c 'import ensurepip' 2>/dev/null || { $(call need,a Python with venv,python3-venv); }
+	@node test/support/openai-python.ts
 
 chart-tools: install
 	@$(call need,go,golang-go)

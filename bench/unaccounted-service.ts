@@ -3,7 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { AccountStore } from "../src/accounts/account-store.ts";
 import { startApp } from "../src/app.ts";
 import { loadConfig } from "../src/config.ts";
-import { consoleFolder, packageVersion } from "../src/package-facts.ts";
+import { packageVersion, siteFolders } from "../src/package-facts.ts";
 import { createLogger } from "../src/platform/logger.ts";
 import { startTracing, traceFacts } from "../src/platform/tracing.ts";
 import { connectStores } from "../src/stores.ts";
@@ -30,7 +30,7 @@ const nothing: Pick<AccountStore, "hold" | "start" | "settle" | "release" | "exp
 const app = await startApp({
   config,
   logger,
-  consoleFolder,
+  siteFolders,
   stores: { ...stores, accounts: { ...stores.accounts, ...nothing } },
 });
 process.once("SIGTERM", () => void app.close().finally(() => process.exit()));

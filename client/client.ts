@@ -1,4 +1,4 @@
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary, toJson } from "@bufbuild/protobuf";
 import {
   type CallOptions,
   type Client,
@@ -105,6 +105,8 @@ export function createParley(target: ParleyTarget): Parley {
     keyed.idempotencyKey ||= newIdempotencyKey();
     // What cannot be sent is a mistake of the caller's, to be thrown at once and not to be tried again.
     toBinary(StreamChatRequestSchema, keyed);
+    // JSON has less: no NaN.
+    toJson(StreamChatRequestSchema, keyed);
     return readTurn(turns, { request: keyed }, options);
   };
 
@@ -142,13 +144,28 @@ function transportOf({ baseUrl, token }: Extract<ParleyTarget, { baseUrl: string
   if (token === undefined) return createConnectTransport({ baseUrl });
   const withToken: Interceptor = (next) => async (call) => {
     try {
-      call.header.set("authorization", `Bearer ${typeof token === "string" ? token : await token()}`);
+      const sent = typeof token === "string" ? token : await untilAborted(token(), call.signal);
+      call.header.set("authorization", `Bearer ${sent}`);
     } catch (error) {
       throw new ConnectError("There is no token to send.", Code.Unauthenticated, undefined, undefined, error);
     }
     return next(call);
   };
   return createConnectTransport({ baseUrl, interceptors: [withToken] });
+}
+
+/** Who makes a token knows nothing of the call's end: the call does not wait for longer. */
+async function untilAborted<T>(value: T | Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const done = new AbortController();
+  const aborted = new Promise<never>((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { signal: done.signal });
+  });
+  try {
+    return await Promise.race([value, aborted]);
+  } finally {
+    done.abort();
+  }
 }
 
 /** A key that nobody else has: 128 random bits in hexadecimal. `crypto.randomUUID` is there on secure origins only. */

@@ -42,9 +42,11 @@ export function nextStepAfter(thrown: unknown): NextStep {
   return delay === undefined ? { kind: "fail" } : { kind: "wait", leastMs };
 }
 
-/** Codes that whatever stands before the service does not take back in a moment. */
+/**
+ * Codes that whatever stands before the service does not take back in a moment. INVALID_ARGUMENT is none: without a reason it
+ * is what Connect says of a stream that was cut, amid a message or before its end, and then ended as if it were whole.
+ */
 const FINAL_CODES: ReadonlySet<Code> = new Set([
-  Code.InvalidArgument,
   Code.NotFound,
   Code.PermissionDenied,
   Code.Unauthenticated,

@@ -40,6 +40,7 @@ export function createUsageCsv({
   logger: Logger;
 }): HttpHandler {
   const serve = async (request: Request, response: Response): Promise<void> => {
+    const write = writerOf(response);
     if (request.method !== "GET" && request.method !== "HEAD") {
       response.setHeader("allow", "GET, HEAD");
       return refuse(response, 405, "GET it.");
@@ -62,16 +63,16 @@ export function createUsageCsv({
     response.setHeader("content-disposition", 'attachment; filename="usage.csv"');
     response.setHeader("cache-control", "no-store");
     if (request.method === "HEAD") return void response.end();
-    await write(response, `${COLUMNS.map(([name]) => name).join(",")}\r\n`);
+    await write(`${COLUMNS.map(([name]) => name).join(",")}\r\n`);
     if (first.done !== true) {
       let lines = lineOf(first.value);
       for await (const row of rows) {
         lines += lineOf(row);
         if (lines.length < CHUNK_CHARACTERS) continue;
-        await write(response, lines);
+        await write(lines);
         lines = "";
       }
-      await write(response, lines);
+      await write(lines);
     }
     response.end();
   };
@@ -132,22 +133,29 @@ const CHUNK_CHARACTERS = 65_536;
 
 class ClientGone extends Error {}
 
-/** Resolves when there is room for more. */
-async function write(response: Response, text: string): Promise<void> {
-  if (response.destroyed) throw new ClientGone();
-  if (text === "" || (response as NodeJS.WritableStream).write(text)) return;
-  await new Promise<void>((resolve, reject) => {
-    const onDrain = (): void => {
-      response.off("close", onClose);
-      resolve();
-    };
-    const onClose = (): void => {
-      response.off("drain", onDrain);
-      reject(new ClientGone());
-    };
-    response.once("drain", onDrain);
-    response.once("close", onClose);
+/** Writes, and resolves when there is room for more. */
+function writerOf(response: Response): (text: string) => Promise<void> {
+  // Over HTTP/2 a response does not say that it is destroyed, and what is written to it then never drains.
+  let closed = false;
+  response.once("close", () => {
+    closed = true;
   });
+  return async (text) => {
+    if (closed) throw new ClientGone();
+    if (text === "" || (response as NodeJS.WritableStream).write(text)) return;
+    await new Promise<void>((resolve, reject) => {
+      const onDrain = (): void => {
+        response.off("close", onClose);
+        resolve();
+      };
+      const onClose = (): void => {
+        response.off("drain", onDrain);
+        reject(new ClientGone());
+      };
+      response.once("drain", onDrain);
+      response.once("close", onClose);
+    });
+  };
 }
 
 function refuse(response: Response, status: number, sentence: string): void {

@@ -8,6 +8,7 @@ import { Failure } from "./failure.ts";
 import { authenticatorOf } from "./identity/authenticators.ts";
 import { createLiveDefinitions } from "./live-definitions.ts";
 import { createMetrics } from "./metrics.ts";
+import type { SiteFolders } from "./package-facts.ts";
 import { createLifecycle } from "./platform/lifecycle.ts";
 import type { Logger } from "./platform/logger-port.ts";
 import { startOpsServer } from "./platform/ops-server.ts";
@@ -16,12 +17,18 @@ import { watchTlsFiles } from "./platform/tls-files.ts";
 import { createUndiciTransport } from "./providers/undici-transport.ts";
 import { createChatHandlers } from "./rpc/chat-handlers.ts";
 import { createConsoleFiles } from "./rpc/console-files.ts";
+import { createLocalCalls, type RpcRoutes } from "./rpc/direct-call.ts";
+import { createDocsFiles } from "./rpc/docs-files.ts";
+import { serveDoors } from "./rpc/doors.ts";
 import { errorDetailFiles } from "./rpc/error-mapping.ts";
 import { createHealthState, registerHealth } from "./rpc/health-handlers.ts";
 import { startHttpServer } from "./rpc/http-server.ts";
 import { createInterceptors, observeRefused } from "./rpc/interceptors.ts";
+import { createOpenAiDoor } from "./rpc/openai-door.ts";
 import { servePages } from "./rpc/pages.ts";
 import { registerReflection } from "./rpc/reflection-handlers.ts";
+import { createRestDoor } from "./rpc/rest-door.ts";
+import { routerOptions } from "./rpc/router-options.ts";
 import { createRpcHandler } from "./rpc/routes.ts";
 import { type ServiceBeside, servedBeside } from "./rpc/services-by-prefix.ts";
 import { createSessionHandlers } from "./rpc/session-handlers.ts";
@@ -49,15 +56,14 @@ export interface App {
 export async function startApp({
   config,
   logger,
-  consoleFolder,
+  siteFolders,
   simulatedModel = false,
   stores = connectStores({ config, logger }),
   beside,
 }: {
   config: Config;
   logger: Logger;
-  /** Folder of the built console. */
-  consoleFolder: string;
+  siteFolders: SiteFolders;
   /** Whether the configured endpoint is the simulated one; the console says so. */
   simulatedModel?: boolean;
   /** What keeps state, where others of the process use it too. The app closes it. Default: what the configuration names. */
@@ -135,36 +141,62 @@ export async function startApp({
       },
     });
     const sessions = createSessionHandlers({ store, version });
+    const authenticate = authenticatorOf(config.auth, { keys: apiKeys });
+    const interceptors = createInterceptors({ logger, metrics, authenticate });
+    const onRefused = observeRefused({ logger, metrics });
+    const routes: RpcRoutes = (router) => {
+      router.service(ChatService, chat).service(SessionService, sessions);
+      registerHealth(router, health);
+      registerReflection(router, [ChatService, SessionService], { alsoKnown: errorDetailFiles });
+    };
+    const calls = createLocalCalls({ routes, options: routerOptions({ interceptors, onRefused }) });
     const rpc = createRpcHandler({
       corsOrigins: config.corsOrigins,
-      interceptors: createInterceptors({
-        logger,
-        metrics,
-        authenticate: authenticatorOf(config.auth, { keys: apiKeys }),
-      }),
-      onRefused: observeRefused({ logger, metrics }),
-      routes(router) {
-        router.service(ChatService, chat).service(SessionService, sessions);
-        registerHealth(router, health);
-        registerReflection(router, [ChatService, SessionService], { alsoKnown: errorDetailFiles });
-      },
-      fallback: servePages(
-        createConsoleFiles({
-          directory: consoleFolder,
-          config: () => {
-            const { teams, defaultTeam } = definitions.current;
-            return {
-              version,
-              track,
-              simulatedModel,
-              model: teams.get(defaultTeam)?.agents[0].model ?? "",
-              teams: [...teams.keys()],
-              agents: Object.fromEntries([...teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
-              embeddedStore: config.redisUrl === undefined,
-            };
-          },
+      interceptors,
+      onRefused,
+      routes,
+      fallback: serveDoors({
+        openAi: createOpenAiDoor({
+          calls,
+          teams: () => [...definitions.current.teams.keys()],
+          rateLimit: config.rateLimit.limit,
+          authenticate,
+          metrics,
+          logger,
+          onRefused,
         }),
-      ),
+        rest: !config.restDoor
+          ? undefined
+          : createRestDoor({
+              calls,
+              health: () => ({
+                storeAnswers: readiness.current().checks.store?.ok === true,
+                inRedis: config.redisUrl !== undefined,
+              }),
+              metrics: () => metrics.render(),
+              metricsContentType: metrics.contentType,
+              logger,
+              onRefused,
+            }),
+        otherwise: servePages(
+          createDocsFiles({ directory: siteFolders.docs }),
+          createConsoleFiles({
+            directory: siteFolders.console,
+            config: () => {
+              const { teams, defaultTeam } = definitions.current;
+              return {
+                version,
+                track,
+                simulatedModel,
+                model: teams.get(defaultTeam)?.agents[0].model ?? "",
+                teams: [...teams.keys()],
+                agents: Object.fromEntries([...teams].map(([name, team]) => [name, team.agents.map(nameOf)])),
+                embeddedStore: config.redisUrl === undefined,
+              };
+            },
+          }),
+        ),
+      }),
     });
 
     const ops = await startOpsServer({

@@ -66,6 +66,8 @@ export interface Config {
   readonly rateLimit: { readonly limit: number; readonly windowSeconds: number };
   readonly maxStreamsPerConnection: number;
   readonly corsOrigins: readonly string[];
+  /** Whether the REST calls of the FastAPI service around AutoGen are answered. */
+  readonly restDoor: boolean;
   readonly otlpEndpoint: string | undefined;
   readonly version: string;
   readonly track: string;
@@ -132,6 +134,10 @@ export const environmentVariables = {
   ALERTMANAGER_URL: { default: "", meaning: "URL of an Alertmanager; the sidecar posts anomalies of cost there" },
   ...authVariables,
   ...tlsVariables,
+  REST_DOOR: {
+    default: "false",
+    meaning: "true: answer the REST calls of the FastAPI service around AutoGen, GET /metrics included, on PORT",
+  },
   VERSION: { default: "", meaning: "version of this release; the package's, if not set" },
   TRACK: { default: "stable", meaning: "track of this release: stable or canary" },
   LOG_LEVEL: { default: "info", meaning: "debug, info, warn, error or silent" },
@@ -166,8 +172,6 @@ export function loadConfig(
   const values = parsed.data ?? environmentSchema.parse({ CONFIG_FILE: given.CONFIG_FILE });
   problems.push(...authProblems(given, { isExposed: !isLoopback(given.HOST ?? defaultOf("HOST")) }));
   problems.push(...tlsProblems(given, readFile));
-  for (const name of LATER)
-    if (given[name] !== undefined) problems.push(`${name}: comes with a later release; unset it`);
 
   let text = "";
   if (values.CONFIG_FILE !== undefined) {
@@ -224,6 +228,7 @@ export function loadConfig(
     rateLimit: Object.freeze({ limit: values.RATE_LIMIT, windowSeconds: values.RATE_WINDOW }),
     maxStreamsPerConnection: values.MAX_STREAMS_PER_CONNECTION,
     corsOrigins: Object.freeze(values.CORS_ORIGINS),
+    restDoor: values.REST_DOOR === "true",
     otlpEndpoint: values.OTLP_ENDPOINT,
     version: values.VERSION ?? packageVersion,
     track: values.TRACK,
@@ -235,9 +240,6 @@ const defaultOf = (name: keyof typeof environmentVariables): string => environme
 
 const wholeNumber = (name: keyof typeof environmentVariables, bounds: { least?: number; most: number }) =>
   wholeNumberOf({ standard: defaultOf(name), ...bounds });
-
-/** Names of later releases: whoever sets one counts on it, so that it is refused, never ignored. */
-const LATER = ["REST_DOOR"] as const;
 
 /** setTimeout's longest wait in milliseconds. */
 const LONGEST_MS = 2_147_483_647;
@@ -294,6 +296,7 @@ const environmentSchema = z.object({
   ALERTMANAGER_URL: urlOf(/^https?:$/, "an http:// or https:// URL").optional(),
   ...authEnvironment,
   ...tlsEnvironment,
+  REST_DOOR: oneOf(defaultOf("REST_DOOR"), ["false", "true"]),
   VERSION: z
     .string()
     .regex(/^[A-Za-z0-9._+-]{1,64}$/, { error: () => "must be at most 64 characters of [A-Za-z0-9._+-]" })

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { startApp } from "./app.ts";
 import { loadConfig } from "./config.ts";
-import { consoleFolder, packageVersion } from "./package-facts.ts";
+import { packageVersion, siteFolders } from "./package-facts.ts";
 import { createLogger } from "./platform/logger.ts";
 import { runUntilSignal } from "./platform/process.ts";
 import { startTracing, traceFacts } from "./platform/tracing.ts";
@@ -27,7 +27,7 @@ await runUntilSignal({
       env: process.env,
       logger,
     });
-    const app = await startApp({ config, logger, consoleFolder });
+    const app = await startApp({ config, logger, siteFolders });
     logger.info({ url: app.url, ops_url: app.opsUrl }, "serving");
     return {
       reload: () => app.reload(),

@@ -7,5 +7,13 @@ export function packageVersion(): string {
   return (JSON.parse(text) as { version: string }).version;
 }
 
-/** Folder of the built console. */
-export const consoleFolder = join(import.meta.dirname, "../web/dist");
+/** Folders of what is served beside the RPCs, as its builds leave it. */
+export interface SiteFolders {
+  readonly console: string;
+  readonly docs: string;
+}
+
+export const siteFolders: SiteFolders = {
+  console: join(import.meta.dirname, "../web/dist"),
+  docs: join(import.meta.dirname, "../docs/.vitepress/dist"),
+};

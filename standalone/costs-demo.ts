@@ -8,7 +8,7 @@ import { rowsOf } from "../src/accounts/usage-query.ts";
 import { startApp } from "../src/app.ts";
 import { loadConfig } from "../src/config.ts";
 import { makeApiKey } from "../src/identity/api-keys.ts";
-import { consoleFolder, packageVersion } from "../src/package-facts.ts";
+import { packageVersion, siteFolders } from "../src/package-facts.ts";
 import { createLifecycle } from "../src/platform/lifecycle.ts";
 import { createLogger } from "../src/platform/logger.ts";
 import { startSimulatedModel } from "../src/providers/simulated-model.ts";
@@ -118,7 +118,7 @@ export async function startCostsDemo({
         const app = await startApp({
           config: { ...load({ ...paid, ...release }), auth },
           logger,
-          consoleFolder,
+          siteFolders,
           simulatedModel: true,
           stores,
         });

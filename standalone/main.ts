@@ -28,6 +28,7 @@ await runUntilSignal({
     const simulated = hasModel ? undefined : await startModel(example);
     const env = {
       LOG_LEVEL: "warn",
+      REST_DOOR: "true",
       ...process.env,
       ...(example && { CONFIG_FILE: example.configFile }),
       ...(simulated && { OPENAI_BASE_URL: simulated.baseUrl }),
@@ -59,7 +60,9 @@ await runUntilSignal({
           ? "  Sessions: in this process, gone when it ends; set REDIS_URL to keep them"
           : "  Sessions: in Redis",
         `  Costs:    ${app.url}/#/costs`,
+        `  Docs:     ${app.url}/docs/`,
         `  Usage:    ${sidecar.url}, budgets, prices and the ledger`,
+        `  OpenAI:   ${app.url}/v1, for clients of OpenAI's chat completions`,
         `  Ops:      ${app.opsUrl}/readyz and ${app.opsUrl}/metrics`,
         "",
         `  Try:      grpcurl -plaintext -d '{"message":"hello","user_id":"u1"}' ${new URL(app.url).host} parley.chat.v1.ChatService/StreamChat`,

@@ -5,7 +5,7 @@ import { createMemoryRollups } from "../sidecar/rollups-memory.ts";
 import { createRedisRollups } from "../sidecar/rollups-redis.ts";
 import { type App, startApp } from "../src/app.ts";
 import type { Config } from "../src/config.ts";
-import { consoleFolder } from "../src/package-facts.ts";
+import { siteFolders } from "../src/package-facts.ts";
 import type { Logger } from "../src/platform/logger-port.ts";
 import type { Stores } from "../src/stores.ts";
 
@@ -52,7 +52,7 @@ export async function startStandalone({
     throw error;
   });
   const beside = { ...sidecar.rpc, prefix: USAGE_PREFIX };
-  const app = await startApp({ config, logger, consoleFolder, simulatedModel, stores, beside }).catch(
+  const app = await startApp({ config, logger, siteFolders, simulatedModel, stores, beside }).catch(
     async (error: unknown) => {
       await sidecar.close();
       throw error;

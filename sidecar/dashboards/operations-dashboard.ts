@@ -187,6 +187,40 @@ export function operationsDashboard(settings: AlertSettings): Dashboard {
         ],
       },
       {
+        title: "Capacity and history",
+        panels: [
+          beforeAndSince("Requests per second, before and since", "reqps", {
+            before: `sum(rate(autogen_requests_total{${place}}[$__rate_interval]))`,
+            since: `sum(rate(parley_requests_total{${chosen}}[$__rate_interval]))`,
+          }),
+          beforeAndSince("Time of a whole answer, p95, before and since", "s", {
+            before: `histogram_quantile(0.95, sum by (le) (rate(autogen_request_duration_seconds_bucket{${place}}[$__rate_interval])))`,
+            since: `histogram_quantile(0.95, ${rate("parley_request_duration_seconds_bucket", "le", 'rpc=~"Chat|StreamChat"')})`,
+          }),
+          beforeAndSince("Tokens per second, before and since", "short", {
+            before: `sum(rate(autogen_tokens_total{${place}}[$__rate_interval]))`,
+            since: `sum(rate(parley_tokens_total{${chosen}}[$__rate_interval]))`,
+          }),
+          beforeAndSince("Sessions alive, before and since", "short", {
+            before: `max(autogen_active_sessions{${place}})`,
+            since: `max(parley_active_sessions{${chosen}})`,
+          }),
+          series("Turns at a time: of all, and of the busiest replica", "short", [
+            { expr: `sum(max_over_time(parley_turns_in_flight{${chosen}}[$__rate_interval]))`, legend: "all" },
+            { expr: `max(max_over_time(parley_turns_in_flight{${chosen}}[$__rate_interval]))`, legend: "busiest" },
+          ]),
+          {
+            ...series("Turns per second for each core that they keep busy", "short", [
+              {
+                expr: `sum by (version) (rate(parley_turns_total{${chosen}}[$__rate_interval])) / sum by (version) (rate(process_cpu_seconds_total{${chosen}}[$__rate_interval]))`,
+                legend: "{{version}}",
+              },
+            ]),
+            description: "What a core does at this load; the least of it, for an idle process keeps its core busy too.",
+          },
+        ],
+      },
+      {
         title: "Ledger and sidecar",
         panels: [
           series("Age of the oldest row that is not applied", "s", [
@@ -240,6 +274,18 @@ const BREAKER_WORDS = { 0: "closed", 1: "half-open", 2: "open" };
 
 function series(title: string, unit: Panel["unit"], queries: readonly PanelQuery[]): Panel {
   return { title, kind: "timeseries", unit, queries };
+}
+
+/** Goes on with what the service around AutoGen was drawn by, where Prometheus has that: docs/from-autogen.md. */
+function beforeAndSince(
+  title: string,
+  unit: Panel["unit"],
+  { before, since }: { before: string; since: string },
+): Panel {
+  return series(title, unit, [
+    { expr: since, legend: "Parley" },
+    { expr: before, legend: "AutoGen service" },
+  ]);
 }
 
 function stat(title: string, expr: string, unit: Panel["unit"]): Panel {

@@ -14,9 +14,19 @@ export interface RateLimiter {
    * Counts one turn. RATE_LIMITED: the user's turns of the running window are used up; it says when the window ends and
    * names the caller only. STORE_UNAVAILABLE: nobody can tell.
    */
-  consume(tenant: string, userId: string): Promise<void>;
+  consume(tenant: string, userId: string): Promise<RateState>;
   /** The refusal that `consume` would come with now, and counts nothing; undefined: it would count. */
   peek(tenant: string, userId: string): Promise<Failure | undefined>;
+}
+
+/** How much of a user's window is used. */
+export interface RateState {
+  /** Turns in a window. */
+  readonly limit: number;
+  /** Turns that are left in it. */
+  readonly remaining: number;
+  /** Until it ends, in milliseconds. */
+  readonly resetMs: number;
 }
 
 /** A user's window begins with its first turn. */
@@ -67,7 +77,8 @@ function rateLimiter(
   return {
     async consume(tenant, userId) {
       try {
-        await limiter.consume(keyOf(tenant, userId));
+        const { remainingPoints, msBeforeNext } = await limiter.consume(keyOf(tenant, userId));
+        return { limit, remaining: remainingPoints, resetMs: msBeforeNext };
       } catch (refusal) {
         const retryAfterMs = retryAfterMsOf(refusal);
         throw retryAfterMs === undefined ? failureOfRedisError(refusal) : refused(userId, retryAfterMs);

@@ -185,8 +185,9 @@ async function speak(
   }
   const room = Math.min(ports.tokensLeft(), agent.contextWindowTokens);
   if (room - tokens < leastOutputTokens) return finished({ ended: "token_budget" });
-  const maxOutputTokens = Math.min(room, ownTokensLeft) - tokens;
-  if (maxOutputTokens < leastOutputTokens) return finished({ ended: AGENT_CAP });
+  const outputRoom = Math.min(room, ownTokensLeft) - tokens;
+  if (outputRoom < leastOutputTokens) return finished({ ended: AGENT_CAP });
+  const maxOutputTokens = Math.min(outputRoom, agent.maxOutputTokens ?? outputRoom);
 
   const reply = await callModel(
     {
@@ -203,7 +204,8 @@ async function speak(
     ports,
     startMessage(agent.name, team, ports),
   );
-  if (reply.ended === "length" && ownTokensLeft < room) reply.ended = AGENT_CAP;
+  // An answer that was to be no longer ends the turn: it is not the agent that has used up what it has.
+  if (reply.ended === "length" && ownTokensLeft < room && maxOutputTokens === outputRoom) reply.ended = AGENT_CAP;
   return reply;
 }
 

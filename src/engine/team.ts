@@ -25,6 +25,8 @@ export interface AgentDefinition {
   readonly description?: string;
   /** In a swarm, whom it may hand the conversation to. Absent: nobody. */
   readonly handoffs?: readonly HandoffDefinition[];
+  /** Largest number of tokens of one answer of its model; absent: what is left of the turn's. */
+  readonly maxOutputTokens?: number;
 }
 
 export interface HandoffDefinition {
@@ -46,6 +48,26 @@ export interface SelectorDefinition {
   readonly maxAttempts: number;
   /** Whether an agent may speak twice in a row. */
   readonly allowRepeatSpeaker: boolean;
+}
+
+/** What a caller may want of a team's agents, for one turn. */
+export type AgentWishes = {
+  /** Stands below each agent's own system message. */
+  readonly instructions?: string;
+  /** 0 to 2. */
+  readonly temperature?: number;
+  readonly maxOutputTokens?: number;
+};
+
+/** The team with its agents as wished. A turn's record keeps its team, so that whoever takes the turn over goes on with these. */
+export function teamAsWished(team: TeamDefinition, { instructions, ...wished }: AgentWishes): TeamDefinition {
+  const [first, ...others] = team.agents;
+  const asWished = (agent: AgentDefinition): AgentDefinition => ({
+    ...agent,
+    ...wished,
+    ...(instructions === undefined ? {} : { systemMessage: `${agent.systemMessage}\n\n${instructions}`.trim() }),
+  });
+  return { ...team, agents: [asWished(first), ...others.map(asWished)] };
 }
 
 /** A team of agents as `parley.yaml` declares it. A running turn keeps the definition that it began with. */

@@ -1,5 +1,6 @@
 import { createContextKey, type HandlerContext } from "@connectrpc/connect";
 import { ANYONE, type Principal } from "../identity/principal.ts";
+import type { AdmittedTurn, TurnRequest } from "../turns/admission.ts";
 
 /** What interceptors know of a call before its handler runs. */
 export interface CallContext {
@@ -12,6 +13,14 @@ export const callContextKey = createContextKey<CallContext>(
   { principal: ANYONE, requestId: "" },
   { description: "parley call context" },
 );
+
+/** What a route within the process asks of a turn that no RPC's request can say. */
+export interface TurnExtras extends Pick<TurnRequest, "beginsSession" | "earlier" | "wishes"> {
+  /** Called when the turn is admitted, before its first event. */
+  readonly onAdmitted?: (turn: AdmittedTurn) => void;
+}
+
+export const turnExtrasKey = createContextKey<TurnExtras>({}, { description: "parley extras of a turn" });
 
 /** What a call was about, for its log line. Ids only that were checked: what a caller made up is not logged. */
 export interface TouchedIds {

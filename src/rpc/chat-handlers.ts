@@ -23,7 +23,7 @@ import { MAX_LOG_EVENTS, type SessionStore, type TurnRef, type TurnStore } from 
 import { type PreviewPorts, previewTurn } from "../turns/preview.ts";
 import { type TailItem, tailTurn } from "../turns/tail.ts";
 import { parseTurnId } from "../turns/turn-id.ts";
-import { callContextOf, touch } from "./call-context.ts";
+import { callContextOf, touch, turnExtrasKey } from "./call-context.ts";
 import { errorTable } from "./error-table.ts";
 import { checkAfterSequence, checkChatRequest } from "./request-validation.ts";
 import { tellVersion } from "./session-version.ts";
@@ -121,6 +121,7 @@ async function* runTurn(
   if (request.onDisconnect === OnDisconnect.CONTINUE && !mayOutliveCall) throw new Failure("CONTINUE_NOT_POSSIBLE");
   const { turn, waited } = yield* admitted(wanted, { context, ports });
   const { ref, begun } = turn;
+  context.values.get(turnExtrasKey).onAdmitted?.(turn);
   touch(context, { sessionId: ref.sessionId, turnId: ref.turnId });
   const running = begun?.running;
   // Too late for a call that has waited: its headers went out with its place in the queue.
@@ -263,6 +264,7 @@ function turnRequestOf(
   checkChatRequest(request, { maxTokens: ports.maxTokens, userId });
   const { sessionId, message, agentTeam, maxTokens, metadata, idempotencyKey, approvals } = request;
   if (sessionId !== "") touch(context, { sessionId });
+  const { onAdmitted: _, ...extras } = context.values.get(turnExtrasKey);
   return {
     tenant: principal.tenant,
     team: principal.team,
@@ -278,6 +280,7 @@ function turnRequestOf(
     ...(metadata === undefined ? {} : { metadata }),
     // Absent where there are none: requests of older releases have the same digest then.
     ...(approvals.length === 0 ? {} : { approvals: approvals.map(asApproval) }),
+    ...extras,
   };
 }
 

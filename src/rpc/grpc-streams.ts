@@ -7,15 +7,11 @@ import {
   createContextValues,
   type HandlerContext,
   type Interceptor,
-  type MethodImplSpec,
   type ServiceImplSpec,
-  type StreamRequest,
-  type StreamResponse,
-  type UnaryRequest,
-  type UnaryResponse,
 } from "@connectrpc/connect";
 import { compressedFlag, compressionNegotiate, type UniversalServerRequest } from "@connectrpc/connect/protocol";
 import { contentTypeProto, parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import { asNodeHeaders, asWebHeaders, callHandler, copyHeaders, isPlain, type PlainMethod } from "./direct-call.ts";
 import { createEnvelopeWriter, ENVELOPE_HEAD_BYTES, type EnvelopeWriter } from "./envelope-writer.ts";
 import { resetError } from "./framework-errors.ts";
 import type { StreamHandler } from "./http-server.ts";
@@ -110,12 +106,6 @@ export function createGrpcStreamHandler({
 
 /** Connect's default. */
 const COMPRESS_MIN_BYTES = 1_024;
-
-type PlainMethod = Extract<MethodImplSpec, { kind: "unary" | "server_streaming" }>;
-
-function isPlain(spec: MethodImplSpec): spec is PlainMethod {
-  return spec.kind === "unary" || spec.kind === "server_streaming";
-}
 
 function isPlainRequest(headers: IncomingHttpHeaders): boolean {
   const type = headers["content-type"];
@@ -254,10 +244,7 @@ async function run({
 }): Promise<void> {
   const { context } = call;
   try {
-    await requestGate?.(context);
-    const { request, invoke } = invocation(spec, context, message);
-    const answer = await interceptors.reduceRight((next, interceptor) => interceptor(next), invoke)(request);
-    copyHeaders(answer.header, context.responseHeader);
+    const answer = await callHandler({ spec, message, context, interceptors, requestGate });
     if (answer.stream) await writeAll(answer.message, writer, write);
     else await write(answer.message);
     copyHeaders(answer.trailer, context.responseTrailer);
@@ -282,79 +269,4 @@ async function writeAll(
     const drained = write(message);
     if (drained !== undefined) await drained;
   }
-}
-
-type AnyFn = ReturnType<Interceptor>;
-
-/** The request as interceptors see it, and what calls the handler behind them. */
-function invocation(
-  spec: PlainMethod,
-  context: HandlerContext,
-  message: Message,
-): { request: UnaryRequest | StreamRequest; invoke: AnyFn } {
-  const { method } = spec;
-  const common = {
-    service: method.parent,
-    requestMethod: context.requestMethod,
-    url: context.url,
-    signal: context.signal,
-    header: context.requestHeader,
-    contextValues: context.values,
-  };
-  const answer = { service: method.parent, header: context.responseHeader, trailer: context.responseTrailer };
-  // What an interceptor has put in the request's place counts.
-  const contextOf = (given: UnaryRequest | StreamRequest): HandlerContext =>
-    given === request
-      ? context
-      : { ...context, requestHeader: given.header, signal: given.signal, values: given.contextValues };
-  let request: UnaryRequest | StreamRequest;
-  if (spec.kind === "unary") {
-    request = { ...common, stream: false, method: spec.method, message };
-    const invoke = async (given: UnaryRequest): Promise<UnaryResponse> => {
-      const output = await spec.impl(given.message, contextOf(given));
-      return { ...answer, stream: false, method: spec.method, message: create(method.output, output) };
-    };
-    return { request, invoke: invoke as AnyFn };
-  }
-  request = { ...common, stream: true, method: spec.method, message: once(message) };
-  const invoke = async (given: StreamRequest): Promise<StreamResponse> => {
-    const input = given === request ? message : await only(given.message);
-    const output = spec.impl(input, contextOf(given));
-    return { ...answer, stream: true, method: spec.method, message: output as AsyncIterable<Message> };
-  };
-  return { request, invoke: invoke as AnyFn };
-}
-
-async function* once<T>(value: T): AsyncGenerator<T> {
-  yield value;
-}
-
-async function only(messages: AsyncIterable<Message>): Promise<Message> {
-  for await (const message of messages) return message;
-  throw new ConnectError("protocol error: missing input message", Code.Unimplemented);
-}
-
-function asWebHeaders(headers: IncomingHttpHeaders): Headers {
-  const web = new Headers();
-  for (const [name, value] of Object.entries(headers)) {
-    if (value === undefined || name.startsWith(":")) continue;
-    for (const one of Array.isArray(value) ? value : [value]) web.append(name, one);
-  }
-  return web;
-}
-
-function asNodeHeaders(headers: Headers): Record<string, string> {
-  const node: Record<string, string> = {};
-  headers.forEach((value, name) => {
-    node[name] = value;
-  });
-  return node;
-}
-
-function copyHeaders(from: Headers, to: Headers): void {
-  if (from === to) return;
-  for (const name of [...to.keys()]) to.delete(name);
-  from.forEach((value, name) => {
-    to.set(name, value);
-  });
 }

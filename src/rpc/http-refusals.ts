@@ -47,7 +47,7 @@ export function brokenService(contentType: string | null): UniversalServerRespon
   return refuse("INTERNAL", { status: 500, contentType });
 }
 
-/** Whether a request that no handler serves is an RPC for all that, and not meant for the pages. */
+/** Whether a request that no handler serves is an RPC for all that, of a service of some package, and not meant for the pages. */
 export function looksLikeRpc({
   method,
   path,
@@ -57,7 +57,7 @@ export function looksLikeRpc({
   readonly path: string;
   readonly contentType: string | null;
 }): boolean {
-  return method === "POST" && /^\/[\w.]+\/\w+$/.test(path) && RPC_CONTENT_TYPE.test(contentType ?? "");
+  return method === "POST" && /^\/\w+(\.\w+)+\/\w+$/.test(path) && RPC_CONTENT_TYPE.test(contentType ?? "");
 }
 
 const RPC_CONTENT_TYPE = /^application\/(grpc|connect\+|proto|json)/i;

@@ -109,10 +109,14 @@ class Wrong extends WrongFields {
   metadata(metadata: JsonObject | undefined): void {
     if (metadata === undefined) return;
     this.unless(Object.keys(metadata).length <= METADATA.keys, "metadata", `must have at most ${METADATA.keys} keys`);
+    const levels = `must be nested at most ${METADATA.levels} levels deep`;
+    const isShallow = isNestedAtMost(METADATA.levels, metadata);
+    this.unless(isShallow, "metadata", levels);
+    // What goes on from here goes down to every level.
+    if (!isShallow) return;
+    this.unless(isKeepable(metadata), "metadata", "must have valid Unicode and finite numbers only");
     const bytes = new TextEncoder().encode(JSON.stringify(metadata)).byteLength;
     this.unless(bytes <= METADATA.bytes, "metadata", `must be at most ${METADATA.bytes} bytes as JSON`);
-    const levels = `must be nested at most ${METADATA.levels} levels deep`;
-    this.unless(isNestedAtMost(METADATA.levels, metadata), "metadata", levels);
   }
 
   approvals({ approvals, sessionId }: Pick<ChatRequest, "approvals" | "sessionId">): void {
@@ -136,6 +140,14 @@ const FORBIDDEN_IN_LINE = /[\u0000-\u001f\u007f-\u009f]/;
 function isNestedAtMost(levels: number, value: JsonValue): boolean {
   if (typeof value !== "object" || value === null) return true;
   return levels > 0 && Object.values(value).every((inner) => isNestedAtMost(levels - 1, inner));
+}
+
+/** Whether it is stored and read again as it is: lone surrogates have no UTF-8, and JSON has no NaN and no Infinity. */
+function isKeepable(value: JsonValue): boolean {
+  if (typeof value === "string") return value.isWellFormed();
+  if (typeof value === "number") return Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return true;
+  return Object.entries(value).every(([key, inner]) => key.isWellFormed() && isKeepable(inner));
 }
 
 /** Code points of a text; counting stops past `most`, whatever the length. A text of no more code units needs no count. */

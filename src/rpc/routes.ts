@@ -1,11 +1,5 @@
 import { Http2ServerResponse } from "node:http2";
-import {
-  type ConnectRouter,
-  createConnectRouter,
-  createServiceImplSpec,
-  type Interceptor,
-  type ServiceImplSpec,
-} from "@connectrpc/connect";
+import { type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerRequest, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import {
   compressionBrotli,
@@ -14,6 +8,7 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { corsHeaders } from "./cors.ts";
+import { servicesOf } from "./direct-call.ts";
 import { createGrpcStreamHandler } from "./grpc-streams.ts";
 import { badRequest, looksLikeRpc, unknownMethod, withErrorBody } from "./http-refusals.ts";
 import type { HttpHandler, StreamHandler } from "./http-server.ts";
@@ -47,8 +42,7 @@ export function createRpcHandler({
   const acceptCompression = [compressionGzip, compressionBrotli];
   const options = { ...routerOptions({ interceptors, onRefused }), acceptCompression };
   const router = createConnectRouter(options);
-  const services: ServiceImplSpec[] = [];
-  routes(withServices(router, services));
+  const services = servicesOf(routes, router);
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
 
   const serve: HttpHandler = (request, response) => {
@@ -56,7 +50,10 @@ export function createRpcHandler({
     const contentType = request.headers["content-type"] ?? null;
     const handler = handlers.get(path);
     if (handler === undefined) {
-      if (!looksLikeRpc({ method: request.method, path, contentType })) return fallback(request, response);
+      if (!looksLikeRpc({ method: request.method, path, contentType })) {
+        readRest(response);
+        return fallback(request, response);
+      }
       return write(unknownMethod(contentType), response);
     }
     const call = readRequest(request, response);
@@ -91,19 +88,6 @@ export function createRpcHandler({
     response.end();
   };
   return { handler, streamHandler };
-}
-
-/** The router, which notes down the services that it is given. */
-function withServices(router: ConnectRouter, services: ServiceImplSpec[]): ConnectRouter {
-  return {
-    ...router,
-    service(desc, implementation, options) {
-      router.service(desc, implementation, options);
-      // Options of its own are Connect's to obey.
-      if (options === undefined) services.push(createServiceImplSpec(desc, implementation));
-      return this;
-    },
-  };
 }
 
 /** Undefined: the host or the path cannot be read; then there is nothing to serve, and nothing may throw. */

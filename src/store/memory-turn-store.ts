@@ -45,6 +45,7 @@ export function createMemoryTurnStore({ state, leaseMs }: { state: MemoryState; 
       if (session === undefined) {
         if (!turn.createSession) throw new Failure("SESSION_NOT_FOUND");
         session = state.add(sessionOfTurn(turn));
+        session.messages.push(...(turn.earlier ?? []));
       } else if (session.record.userId !== turn.userId) {
         throw new Failure("SESSION_NOT_FOUND");
       }

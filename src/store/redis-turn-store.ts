@@ -141,6 +141,7 @@ export function createRedisTurnStore({
           MAX_LOG_EVENTS,
           ON_BUSY[turn.onBusy],
           turn.version,
+          ...(turn.earlier ?? []).map((message) => encodeRecord(MessageRecordSchema, message)),
         ],
       )) as BeginReply;
       const state = String(reply[0]);

@@ -8,7 +8,8 @@ export const TURN_SCRIPTS = {
    * KEYS: session, messages, turns, queue, tickets, turn, log. ARGV: 1 turn, 2 user, 3 nonce, 4 lease ms, 5 ticket ms,
    * 6 places in the queue, 7 messages of the window, 8 end of life, 9 ttl ms, 10 and 11 prefixes of turns and logs, 12 turn's
    * record, 13 log entry 1, 14 record of a session to make or "", 15 its creation time, 16 entries that a log keeps, 17 what to
-   * do with a running turn: "" (wait), "reject", or the finish reason that it is to end with, 18 version of the release.
+   * do with a running turn: "" (wait), "reject", or the finish reason that it is to end with, 18 version of the release, then
+   * messages of a session to make.
    * Result: ["begun", epoch, window, version of the release that began the session or ""] | ["queued", position, lapsed] | ["preempted", running turn, what TAKE returns, nonce of
    * the owner it had] | ["busy", running turn, last sequence, lapsed] | ["full"] | ["missing"] (no such session, or another
    * user's) | ["exists"] (the turn was begun before, by another) | ["late"] (the end of life is over). Lapsed: the running turn,
@@ -26,6 +27,11 @@ if not held[1] then
   if ARGV[14] == '' then return {'missing'} end
   create(session_keys, ARGV[10], ARGV[11], {record = ARGV[14], owner = ARGV[2], created = ARGV[15], expire = ARGV[8], version = ARGV[18]})
   held[5] = ARGV[18]
+  for i = 19, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+  if #ARGV >= 19 then
+    redis.call('PEXPIREAT', KEYS[2], ARGV[8])
+    redis.call('HSET', KEYS[1], 'messages', #ARGV - 18)
+  end
 elseif held[1] ~= ARGV[2] then
   return {'missing'}
 end

@@ -1,11 +1,13 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
+import { Role } from "../../gen/parley/chat/v1/message_pb.js";
 import { ToolApprovalSchema } from "../../gen/parley/chat/v1/tool_approval_pb.js";
+import { type MessageRecord, MessageRecordSchema } from "../../gen/parley/storage/v1/message_record_pb.js";
 import type { TurnLogEntry } from "../../gen/parley/storage/v1/turn_log_pb.js";
 import { TurnRecordSchema } from "../../gen/parley/storage/v1/turn_record_pb.js";
-import type { RateLimiter } from "../accounts/rate-limit.ts";
+import type { RateLimiter, RateState } from "../accounts/rate-limit.ts";
 import { firstPrompt } from "../engine/single-team.ts";
-import type { TeamDefinition } from "../engine/team.ts";
+import { type AgentWishes, type TeamDefinition, teamAsWished } from "../engine/team.ts";
 import { Failure } from "../failure.ts";
 import { sleep } from "../platform/sleep.ts";
 import type { CurrentDefinitions, Definitions } from "./definitions.ts";
@@ -24,6 +26,7 @@ import { newTurnRef, parseTurnId } from "./turn-id.ts";
 import { NO_PAST } from "./turn-journal.ts";
 import { logEntry } from "./turn-log-writer.ts";
 import { goingAway, type RunningTurn, type TurnRunner } from "./turn-runner.ts";
+import { MESSAGE_SCHEMA_VERSION } from "./turn-tally.ts";
 
 /** Turns that may wait for a session (DESIGN §3). */
 const MAX_QUEUE = 16;
@@ -60,7 +63,19 @@ export interface TurnRequest {
   readonly onBusy: NewTurn["onBusy"];
   /** Whether the turn ends with its call. */
   readonly endsWithCall: boolean;
+  /** Begin the session that is named, where there is none. Absent: a session that is named must be there. */
+  readonly beginsSession?: true;
+  /** What was said before, oldest first: the history of the session, if the turn begins one. */
+  readonly earlier?: EarlierMessage[];
+  /** What the caller wants of the agents in this turn. */
+  readonly wishes?: AgentWishes;
 }
+
+/** A message of a conversation that its caller kept. */
+export type EarlierMessage = {
+  readonly role: "user" | "assistant";
+  readonly content: string;
+};
 
 export interface AdmissionPorts {
   readonly store: Pick<TurnStore, "beginTurn" | "leaveQueue" | "getTurn" | "readLog"> &
@@ -90,6 +105,8 @@ export interface AdmittedTurn {
         readonly sessionVersion: string;
       }
     | undefined;
+  /** Where the turn left its user's rate limit; absent: it counted no turn. */
+  readonly rate?: RateState;
 }
 
 /**
@@ -165,10 +182,12 @@ async function* admitWith(
   if (ports.draining()) throw goingAway();
   const { teams, defaultTeam } = definitions;
   const named = teams.get(request.agentTeam || defaultTeam);
-  const team = (await askingTeam(request, { isKnown: named !== undefined, ports })) ?? named;
-  if (team === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
+  const declared = (await askingTeam(request, { isKnown: named !== undefined, ports })) ?? named;
+  if (declared === undefined) throw new Failure("AGENT_TEAM_NOT_FOUND");
+  const team = request.wishes === undefined ? declared : teamAsWished(declared, request.wishes);
+  let counted: { rate?: RateState } = {};
   if (!isPaid) {
-    await ports.rateLimiter.consume(request.tenant, request.userId);
+    counted = { rate: await ports.rateLimiter.consume(request.tenant, request.userId) };
     await onPaid?.();
   }
   const maxTokens = request.maxTokens || ports.maxTokens;
@@ -178,7 +197,7 @@ async function* admitWith(
 
   const turn = newTurn(request, { ref, ports, team, maxTokens });
   const begun = yield* waitForLease(turn, { ports, signal });
-  if (begun === undefined) return { ref, begun: undefined };
+  if (begun === undefined) return { ref, begun: undefined, ...counted };
   const { lease, window } = begun;
   const { continued, notPending } = await continuationFor(lease, { record: turn.record, window, store: ports.store });
   const begunTurn = {
@@ -193,7 +212,7 @@ async function* admitWith(
     ...(notPending === undefined ? {} : { end: notPending }),
   };
   const running = ports.runner.start(begunTurn, definitions);
-  return { ref, begun: { running, firstEntry: turn.firstEntry, sessionVersion: begun.sessionVersion } };
+  return { ref, begun: { running, firstEntry: turn.firstEntry, sessionVersion: begun.sessionVersion }, ...counted };
 }
 
 /**
@@ -220,7 +239,7 @@ function newTurn(
   const approvals = (request.approvals ?? []).map((approval) => create(ToolApprovalSchema, approval));
   return {
     ...ref,
-    createSession: request.sessionId === "",
+    createSession: request.sessionId === "" || request.beginsSession === true,
     userId: request.userId,
     version,
     record: create(TurnRecordSchema, {
@@ -246,7 +265,32 @@ function newTurn(
     // Whether the session waits for a person stands in its newest message.
     windowMessages: Math.max(1, team.historyMessages),
     onBusy: request.onBusy,
+    ...(request.earlier === undefined ? {} : { earlier: earlierRecords(request.earlier, { turnId, team }) }),
   };
+}
+
+/**
+ * What a session begins with: of what the caller kept, the newest that the team reads of a history. Their tokens are
+ * counted when they are read, as those of messages that another model's tokenizer counted.
+ */
+function earlierRecords(
+  earlier: readonly EarlierMessage[],
+  { turnId, team }: { turnId: string; team: TeamDefinition },
+): MessageRecord[] {
+  const read = team.historyMessages > 0 ? earlier.slice(-team.historyMessages) : [];
+  return read.map(({ role, content }, index) =>
+    create(MessageRecordSchema, {
+      schemaVersion: MESSAGE_SCHEMA_VERSION,
+      message: {
+        role: role === "user" ? Role.USER : Role.ASSISTANT,
+        agent: role === "user" ? "" : team.agents[0].name,
+        content,
+        messageId: `${turnId}.e${index + 1}`,
+        turnId,
+        createTime: timestampNow(),
+      },
+    }),
+  );
 }
 
 type Begun = Extract<BeginOutcome, { state: "begun" }>;

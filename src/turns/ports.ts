@@ -152,6 +152,8 @@ export interface NewTurn extends TurnRef {
   readonly windowMessages: number;
   /** What to do while the session has a running turn. */
   readonly onBusy: "enqueue" | "reject" | "interrupt" | "rollback";
+  /** History, oldest first, of a session that is made. Absent: none. One that is there keeps its own. */
+  readonly earlier?: readonly MessageRecord[];
 }
 
 export type BeginOutcome =

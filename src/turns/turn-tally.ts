@@ -10,7 +10,7 @@ import type { TurnEvent } from "../engine/turn.ts";
 import type { TurnCommit, UsageTotals } from "./ports.ts";
 
 /** Version of the stored message format that this release writes. */
-const MESSAGE_SCHEMA_VERSION = 1;
+export const MESSAGE_SCHEMA_VERSION = 1;
 
 /** Sums up a turn into what its commit writes. */
 export interface TurnTally {

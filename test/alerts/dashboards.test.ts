@@ -87,7 +87,16 @@ test("what the issue asks for is there", () => {
   const titles = (dashboard: Dashboard | undefined) =>
     (dashboard?.rows ?? []).flatMap(({ title, panels }) => [title, ...panels.map((panel) => panel.title)]).join("\n");
   const [operations, business] = dashboards.map(titles);
-  for (const word of [/^RPCs$/m, /errors/, /Latency/, /Tokens/, /Breakers/, /Turns/, /Per version/]) {
+  for (const word of [
+    /^RPCs$/m,
+    /errors/,
+    /Latency/,
+    /Tokens/,
+    /Breakers/,
+    /Turns/,
+    /Per version/,
+    /^Capacity and history$/m,
+  ]) {
     expect(operations).toMatch(word);
   }
   for (const word of [/By team/, /By user/, /By use case/, /By model/, /left/, /Forecast/, /completed turn/]) {

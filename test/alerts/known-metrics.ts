@@ -9,6 +9,14 @@ export interface KnownMetric {
   readonly labels: readonly string[];
 }
 
+/** What the service around AutoGen exported: docs/from-autogen.md. Its labels differ from place to place, so that no query names one. */
+export const FORMER_METRICS: Readonly<Record<string, KnownMetric>> = {
+  autogen_requests_total: { type: "counter", labels: [] },
+  autogen_request_duration_seconds: { type: "histogram", labels: [] },
+  autogen_tokens_total: { type: "counter", labels: [] },
+  autogen_active_sessions: { type: "gauge", labels: [] },
+};
+
 /** What Prometheus and its service discovery put on every series that they scrape. */
 const TARGET_LABELS = ["namespace", "job", "instance", "pod"] as const;
 
@@ -43,7 +51,7 @@ export function knownSeries(): ReadonlyMap<string, ReadonlySet<string>> {
   const tables: (KnownMetric & { readonly name: string })[] = [
     ...Object.values(METRICS),
     ...Object.values(COST_METRICS),
-    ...Object.entries(SIDECAR_REQUEST_METRICS).map(([name, metric]) => ({ name, ...metric })),
+    ...Object.entries({ ...SIDECAR_REQUEST_METRICS, ...FORMER_METRICS }).map(([name, metric]) => ({ name, ...metric })),
   ];
   for (const { name, type, labels } of tables) {
     const all = [...labels, ...DEFAULT_LABELS, ...TARGET_LABELS];

@@ -1,8 +1,15 @@
+import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { promisify } from "node:util";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { stringify } from "yaml";
 import { valueRows } from "../../helm/values-table.ts";
-import { CHART } from "../support/helm.ts";
+import { readSnippets, type Snippet } from "../docs/snippets.ts";
+import { CHART, helm, objectsOf, render } from "../support/helm.ts";
+import { kubeconform } from "../support/kubernetes-schemas.ts";
 
 const folder = join(import.meta.dirname, "../../docs/operations");
 const pages = [
@@ -31,6 +38,81 @@ describe.each(pages.map((path) => ({ path, name: path.slice(path.lastIndexOf("/"
     const isKnown = (name: string): boolean =>
       known.some((one) => one === name || one.startsWith(`${name}.`) || name.startsWith(`${one}.`));
     expect(named.filter((name) => !isKnown(name))).toEqual([]);
+  });
+});
+
+const snippets = readSnippets().filter(({ document }) => /^(docs\/operations|helm)\//.test(document));
+const at = ({ document, line }: Snippet): string => `${document}:${line}`;
+
+/** What a reader has in `yours.yaml`, with what the production overlay wants of it. */
+const YOURS = { image: { repository: "registry.test/parley", tag: "0.5.0" }, istio: { hosts: ["chat.example.com"] } };
+
+async function folderWithYours(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "parley-chart-docs-"));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  await writeFile(join(folder, "yours.yaml"), stringify(YOURS));
+  return folder;
+}
+
+describe("blocks of YAML", () => {
+  const blocks = snippets.filter(({ language }) => language === "yaml").map((one) => ({ ...one, at: at(one) }));
+
+  test.each(blocks.filter(({ code }) => !code.startsWith("spec:")))("$at is values that render", async ({ code }) => {
+    const folder = await folderWithYours();
+    await writeFile(join(folder, "block.yaml"), code);
+    const files = [join(CHART, "values-production.yaml"), join(folder, "yours.yaml"), join(folder, "block.yaml")];
+    const { exitCode, stderr } = await render({ files });
+    expect(exitCode, stderr).toBe(0);
+  });
+
+  test.each(blocks.filter(({ code }) => code.startsWith("spec:")))("$at is of an Alertmanager", async ({ code }) => {
+    const folder = await folderWithYours();
+    const file = join(folder, "alertmanager.yaml");
+    await writeFile(
+      file,
+      `apiVersion: monitoring.coreos.com/v1\nkind: Alertmanager\nmetadata: { name: main }\n${code}\n`,
+    );
+    const { binary, args } = await kubeconform();
+    const { stdout } = await promisify(execFile)(binary, [...args, file]);
+    expect(stdout).toContain("Valid: 1");
+  });
+});
+
+describe("commands of Helm", () => {
+  const commands = snippets
+    .filter(({ language }) => language === "sh")
+    .flatMap((snippet) =>
+      [
+        ...snippet.code
+          .replaceAll("\\\n", " ")
+          .matchAll(/\bhelm (upgrade|template|test|history|rollback)\b([^'#|\n]*)/g),
+      ].map(([command, verb = "", words = ""]) => ({ at: at(snippet), command, verb, words })),
+    );
+
+  test("all of the chart's commands are among them", () => {
+    expect(new Set(commands.map(({ verb }) => verb))).toEqual(
+      new Set(["upgrade", "template", "test", "history", "rollback"]),
+    );
+  });
+
+  test.each(commands)("$at: $command has flags and files that there are", async ({ verb, words }) => {
+    const { stdout } = await helm(verb, "--help");
+    const flags = words.match(/(?<=\s)--?[a-z][\w-]*/g) ?? [];
+    expect(flags.filter((flag) => !new RegExp(`(^|\\s)${flag}[,\\s=]`, "m").test(stdout))).toEqual([]);
+    const named = [...words.matchAll(/(?:-f|--values) (helm\/\S+)/g)].map(([, file = ""]) => file);
+    expect(named.filter((file) => !existsSync(join(CHART, "../..", file)))).toEqual([]);
+  });
+
+  test.each(commands.filter(({ verb }) => verb === "template"))("$at: $command renders", async ({ words }) => {
+    const folder = await folderWithYours();
+    const replaced = words
+      .trim()
+      .split(/\s+/)
+      .map((word) => (word === "yours.yaml" ? join(folder, word) : word.replace(/^helm\/parley/, CHART)));
+    // Behind "| kubectl" a cluster takes over.
+    const { exitCode, stdout, stderr } = await helm("template", ...replaced, "--set", "redis.existingSecret=r");
+    expect(exitCode, stderr).toBe(0);
+    expect(objectsOf(stdout).length).toBeGreaterThan(0);
   });
 });
 

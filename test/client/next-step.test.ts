@@ -46,6 +46,11 @@ test.each([
   ["a fetch that failed", new TypeError("Failed to fetch"), "reconnect"],
   ["a gateway that has nobody behind it", new ConnectError("HTTP 503", Code.Unavailable), "reconnect"],
   ["a stream without an end", new ConnectError("missing EndStreamResponse", Code.Internal), "reconnect"],
+  [
+    "a stream that is cut within a message",
+    new ConnectError("protocol error: incomplete envelope", Code.InvalidArgument),
+    "reconnect",
+  ],
   ["a door that is closed", new ConnectError("HTTP 403", Code.PermissionDenied), "fail"],
   ["another server", new ConnectError("HTTP 404", Code.Unimplemented), "fail"],
 ])("%s: %s", (_, thrown, kind) => {

@@ -1,3 +1,7 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { buffer } from "node:stream/consumers";
 import type { Interceptor, Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 import { createConnectTransport as createWebTransport } from "@connectrpc/connect-web";
@@ -250,9 +254,12 @@ test("a busy session is refused at once where that was asked for, and its cursor
   await running.end;
 });
 
-test("a value that no request can have is thrown at once", async () => {
-  const wrong = { message: "hello", userId: "u1", maxTokens: 1.5 };
-  await expect(createParley({ baseUrl: "http://127.0.0.1:9" }).chat(wrong)).rejects.toThrow(/int32/);
+test.each([
+  [{ maxTokens: 1.5 }, /int32/],
+  [{ metadata: { a: Number.NaN } }, /NaN/],
+])("a value that no request can have is thrown at once: %o", async (wrong, sentence) => {
+  const nobody = createParley({ baseUrl: "http://127.0.0.1:9" });
+  await expect(nobody.chat({ message: "hello", userId: "u1", ...wrong })).rejects.toThrow(sentence);
 });
 
 test("a token is asked for at each attempt, and one that cannot be had ends the call", async () => {
@@ -271,6 +278,45 @@ test("a token is asked for at each attempt, and one that cannot be had ends the 
   const locked = createParley({ baseUrl: app.url, token: () => Promise.reject(cause) });
   expect(await refusalOf(locked.chat({ message: "hello" }))).toMatchObject({ code: Code.Unauthenticated, cause });
 });
+
+test("a token that never comes is waited for no longer than the call may last", async () => {
+  const hanging = createParley({ baseUrl: app.url, token: () => new Promise(() => undefined) });
+  const late = hanging.chat({ message: "hello", userId: "u1" }, { timeoutMs: 100 });
+  expect(await refusalOf(late)).toMatchObject({ code: Code.DeadlineExceeded });
+  const left = hanging.retry((call) => hanging.turns.getTurn({ turnId: "x" }, call), {
+    signal: AbortSignal.timeout(100),
+  });
+  expect(await refusalOf(left)).toMatchObject({ code: Code.Canceled });
+});
+
+test.each(ways.slice(0, 2))(
+  "over %s, a stream that is cut and ended as if it were whole is read on",
+  async (_, way) => {
+    const cuts = [300, 301, 302, 303, 304, 305, 306, 307];
+    // A proxy that does not know its server's stream to be cut: one that speaks HTTP/1.0 to it.
+    const proxy = createServer(async (request, response) => {
+      const body = await buffer(request);
+      const headers = { "content-type": request.headers["content-type"] ?? "" };
+      const answer = await fetch(`${app.url}${request.url}`, { method: "POST", headers, body });
+      response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "" });
+      let left = cuts.shift() ?? Number.POSITIVE_INFINITY;
+      for await (const piece of answer.body ?? []) {
+        response.write(piece.subarray(0, left));
+        left -= piece.byteLength;
+        if (left <= 0) break;
+      }
+      response.end();
+    });
+    proxy.listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    onTestFinished(() => void proxy.close());
+    const parley = createParley({ transport: way(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`) });
+    const story = reading(parley.stream(STORY, { timeoutMs: 60_000 }));
+    expect(await story.end).toBeUndefined();
+    expectLog(story.events);
+    expect([story.text(), cuts]).toEqual([WHOLE, []]);
+  },
+);
 
 test("another call comes through a network that breaks", async () => {
   const proxy = await startProxy();

@@ -87,7 +87,7 @@ describe("the environment", () => {
     ["HOST", "0.0.0.0"],
     ["TLS_CERT", "cert.pem"],
     ["JWKS_URL", "https://issuer/jwks"],
-    ["REST_DOOR", "true"],
+    ["REST_DOOR", "yes"],
   ])("%s=%s is one problem, which names it", (name, value) => {
     const problems = problemsOf({ [name]: value });
     expect(problems).toHaveLength(1);

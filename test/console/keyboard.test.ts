@@ -69,13 +69,14 @@ test("Tab goes through the page in the order that it is read in", async () => {
   await sessionButtons(page).first().waitFor();
   await messageField(page).fill("x");
   await page.getByRole("button", { name: "Skip to the message" }).focus();
-  const stops = await tabStops(page, 9);
+  const stops = await tabStops(page, 10);
   expect(stops).toEqual([
     "Skip to the message",
     "New session",
     expect.stringMatching(/^a session/),
     "Delete a session",
     "Costs",
+    "Documentation",
     "You are",
     "Conversation",
     "Message",

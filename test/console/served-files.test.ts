@@ -6,6 +6,8 @@ import { join } from "node:path";
 import type { Response as PageResponse } from "playwright-core";
 import { expect, onTestFinished, test } from "vitest";
 import { createConsoleFiles } from "../../src/rpc/console-files.ts";
+import { createDocsFiles } from "../../src/rpc/docs-files.ts";
+import type { PageHandler } from "../../src/rpc/static-files.ts";
 import { useBrowser } from "../support/browser.ts";
 import { useTestApp } from "../support/use-app.ts";
 import { say } from "./console.ts";
@@ -103,15 +105,27 @@ test("the page is read, not written to", async () => {
   expect(post.headers.get("allow")).toBe("GET, HEAD");
 });
 
+test("a folder that is asked for without its slash is found at its page", async () => {
+  const directory = await temporaryFolder();
+  await mkdir(join(directory, "guide"));
+  await writeFile(join(directory, "index.html"), "<!doctype html>all");
+  await writeFile(join(directory, "guide", "index.html"), "<!doctype html>guide");
+  const url = await serve(createDocsFiles({ directory }));
+  for (const [path, folder] of [
+    ["/docs", "/docs/"],
+    ["/docs/guide", "/docs/guide/"],
+    ["/docs/guide?from=here", "/docs/guide/"],
+  ]) {
+    const { status, headers } = await fetch(url + path, { redirect: "manual" });
+    expect([path, status, headers.get("location")]).toEqual([path, 301, folder]);
+  }
+  expect(await (await fetch(`${url}/docs/guide`)).text()).toBe("<!doctype html>guide");
+});
+
 test("without a build the page says how to make one, and shows it once it is there", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "parley-console-"));
-  onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  const directory = await temporaryFolder();
   const config = { version: "1", track: "stable", simulatedModel: false, model: "m", teams: ["t"] };
-  const files = createConsoleFiles({ directory: join(directory, "dist"), config: () => config });
-  const server = createServer((request, response) => void files(request, response));
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  onTestFinished(() => void server.close());
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const url = await serve(createConsoleFiles({ directory: join(directory, "dist"), config: () => config }));
 
   const missing = await fetch(url);
   expect(missing.status).toBe(503);
@@ -123,3 +137,17 @@ test("without a build the page says how to make one, and shows it once it is the
   await writeFile(join(directory, "dist", "index.html"), "<!doctype html>built again");
   expect(await (await fetch(url)).text()).toBe("<!doctype html>built");
 });
+
+async function temporaryFolder(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "parley-console-"));
+  onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** Its URL, without a slash at the end. */
+async function serve(files: PageHandler): Promise<string> {
+  const server = createServer((request, response) => void files(request, response));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onTestFinished(() => void server.close());
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}

@@ -32,12 +32,13 @@ const app = useTestApp({ yaml: YAML, env: { DRAIN_MS: "0", MAX_TOKENS: "1000000"
 async function twoTabs(): Promise<{ first: Page; second: Page }> {
   const first = await browser.visit(app.url);
   await say(first, "hello");
-  return { first, second: await browser.open(first, first.url()) };
+  const second = await browser.open(first, first.url());
+  await turns(second).getByText("You said: “hello”.").waitFor();
+  return { first, second };
 }
 
 test("a turn that is begun in one tab streams in the other, and is the same in both", async () => {
   const { first, second } = await twoTabs();
-  await turns(second).getByText("You said: “hello”.").waitFor();
   await choose(first, "brief");
   const calls = app.simulated.callCount;
   await send(first, "a short story");

@@ -1,13 +1,14 @@
 import { execFile } from "node:child_process";
 import { cp, mkdtemp, readFile, rm, stat, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
 
 // What can be known of the Dockerfile without Docker: that what its stages copy is enough for what they run.
 
 const project = join(import.meta.dirname, "../..");
+const IGNORED = /^(web\/dist|docs\/\.vitepress\/dist|examples\/.*\/(node_modules|gen|target|\.venv))$/;
 const run = promisify(execFile);
 
 interface Stage {
@@ -42,7 +43,7 @@ async function folderOf({ lines }: Stage): Promise<string> {
     for (const source of words.slice(1, -1)) {
       const to = target.endsWith("/") ? join(folder, target, source) : join(folder, target);
       // As .dockerignore has it.
-      const filter = (path: string): boolean => !path.startsWith(join(project, "web/dist"));
+      const filter = (path: string): boolean => !IGNORED.test(relative(project, path));
       await cp(join(project, source), to, { recursive: true, filter });
     }
   }
@@ -75,6 +76,15 @@ describe("what is copied suffices", () => {
     const folder = await folderOf(build);
     await run("npm", ["run", "--silent", "build:console"], { cwd: folder });
     expect((await stat(join(folder, "web/dist/index.html"))).isFile()).toBe(true);
+  });
+
+  test("to build the documentation", async () => {
+    const build = stages.find(({ lines }) => lines.includes("RUN npm run build:docs")) ?? expect.unreachable();
+    const folder = await folderOf(build);
+    await run("npm", ["run", "--silent", "build:docs"], { cwd: folder });
+    expect((await stat(join(folder, "docs/.vitepress/dist/index.html"))).isFile()).toBe(true);
+    const stage = last().lines.find((line) => line.endsWith(" docs/.vitepress/dist"));
+    expect(stage).toBe("COPY --from=production /parley/docs/.vitepress/dist docs/.vitepress/dist");
   });
 
   test("to start the service as the command does", async () => {

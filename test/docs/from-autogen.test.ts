@@ -5,15 +5,20 @@ import { expect, test } from "vitest";
 import * as z from "zod";
 import { ChatService } from "../../gen/parley/chat/v1/chat_service_pb.js";
 import { SessionService } from "../../gen/parley/chat/v1/session_service_pb.js";
+import { loadAlertSettings } from "../../sidecar/alert-settings.ts";
+import { renderDashboard } from "../../sidecar/dashboards/grafana-dashboard.ts";
+import { operationsDashboard } from "../../sidecar/dashboards/operations-dashboard.ts";
 import { environmentVariables } from "../../src/config.ts";
 import { handoffTools } from "../../src/engine/handoff.ts";
 import { askTools, PERSON } from "../../src/engine/person.ts";
 import { parleyYamlSchema } from "../../src/parley-yaml.ts";
 import { STANDARD_TOOLS } from "../../src/tools/standard-tools.ts";
+import { FORMER_METRICS, knownSeries } from "../alerts/known-metrics.ts";
 
 const docs = readFileSync(join(import.meta.dirname, "../../docs/from-autogen.md"), "utf8");
 const [, section = ""] = docs.split(/^## AutoGen's names$/m);
 const [own = ""] = section.split(/^## /m);
+const [, environment = ""] = /### Environment\n([^#]+)/.exec(docs) ?? [];
 
 /** Cells of the tables' rows, without heads. */
 const rows = own
@@ -85,4 +90,31 @@ test("the names that conditions have in turn_completed are AutoGen's, each in th
   for (const [, field = "", name = ""] of source.matchAll(/^ {2}(\w+): "(\w+Termination)"/gm)) {
     expect(table.get(name), name).toContain(`\`${field}\``);
   }
+});
+
+// The tables for whoever moves from the FastAPI service around AutoGen name what there is.
+
+test("every metric that the docs send people to is there", () => {
+  const named = new Set(docs.match(/parley_[a-z_]+/g));
+  expect(named.size).toBeGreaterThan(5);
+  const known = knownSeries();
+  expect([...named].filter((name) => !known.has(name) && !known.has(`${name}_bucket`))).toEqual([]);
+});
+
+test("every variable that the docs send people to is there", () => {
+  const cells = environment
+    .split("\n")
+    .filter((line) => line.startsWith("| `"))
+    .map((line) => line.split(" | ")[1] ?? "");
+  expect(cells.length).toBeGreaterThan(8);
+  const named = cells.flatMap((cell) => cell.match(/`[A-Z_]+`/g) ?? []).map((name) => name.slice(1, -1));
+  expect(named.filter((name) => !(name in environmentVariables))).toEqual([]);
+});
+
+test("the dashboard goes on with metrics that the docs have, and with no other", () => {
+  const drawn = new Set(
+    renderDashboard(operationsDashboard(loadAlertSettings({}))).match(/autogen_[a-z_]+?(?=_bucket|\b)/g),
+  );
+  expect([...drawn].toSorted()).toEqual(Object.keys(FORMER_METRICS).toSorted());
+  for (const name of drawn) expect(docs).toContain(`\`${name}\``);
 });

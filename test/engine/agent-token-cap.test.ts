@@ -50,6 +50,18 @@ test("an answer that is cut by the agent's bound stands, and the others go on", 
   expect(end.finishReason).toBe(FinishReason.TERMINATED);
 });
 
+test("an answer that was to be no longer ends the turn, though the agent has a bound of its own", async () => {
+  const brief = { ...capped, maxOutputTokens: 20 };
+  const cut = { ...using(100, reply("as far as")), ended: "length" } as const;
+  const { end, events, requests } = await run({
+    script: [cut],
+    team: teamOf("round_robin", { agents: [brief, free] }),
+  });
+  expect(requests[0]?.maxOutputTokens).toBe(20);
+  expect(stoppedIn(events)).toEqual([]);
+  expect(end.finishReason).toBe(FinishReason.TOKEN_BUDGET);
+});
+
 test("an agent amid its tool calls stops before the next model call", async () => {
   const calling = using(CAP - 100, asking({ id: "c", name: "nothing", argumentsJson: "{}" }));
   const { events } = await run({ script: [calling, reply("done TERMINATE")], team: teamOf("round_robin") });

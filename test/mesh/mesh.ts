@@ -181,7 +181,8 @@ export async function startMesh(): Promise<Mesh> {
 const VALUES = {
   image: { repository: "registry.test/parley", tag: "0.5.0" },
   istio: { hosts: ["chat.example.test"], gateways: ["mesh", "chat/edge"] },
-  redis: { existingSecret: "parley-redis" },
+  // Its Redis has no replica, whatever the production overlay wants.
+  redis: { existingSecret: "parley-redis", durability: "local" },
   model: { existingSecret: "parley-model" },
   test: { existingSecret: "parley-test", userId: "" },
   limits: { rateLimit: 1_000_000 },

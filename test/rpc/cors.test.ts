@@ -48,7 +48,9 @@ describe.each(["1.1", "2"] as const)("over HTTP/%s", (httpVersion) => {
     const { status, header } = await preflight(LISTED);
     expect(status).toBe(204);
     expect(header.get("access-control-allow-origin")).toBe(LISTED);
-    expect(header.get("access-control-allow-methods")?.split(", ")).toEqual(expect.arrayContaining(["GET", "POST"]));
+    expect(header.get("access-control-allow-methods")?.split(", ")).toEqual(
+      expect.arrayContaining(["GET", "POST", "DELETE"]),
+    );
     const allowed = header.get("access-control-allow-headers")?.toLowerCase().split(", ");
     for (const name of [
       "content-type",

@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import * as http2 from "node:http2";
+import { promisify } from "node:util";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { beforeEach, describe, expect, it } from "vitest";
 import { UsageDimension, UsageInterval } from "../../gen/parley/usage/v1/usage_service_pb.js";
@@ -9,6 +12,7 @@ import { createMemoryAccountStore } from "../../src/accounts/memory-account-stor
 import { dimensionOf, rowsOf, sumUsage, type UsageFilters } from "../../src/accounts/usage-query.ts";
 import { makeApiKey } from "../../src/identity/api-keys.ts";
 import { call, settled } from "../accounts/calls.ts";
+import { eventually } from "../support/eventually.ts";
 import { useRedis } from "../support/redis-of-file.ts";
 import { bothRollups } from "./opened-rollups.ts";
 import { startTestSidecar } from "./started-sidecar.ts";
@@ -257,6 +261,40 @@ describe.each(bothRollups(shared))("usage %s", (_, open) => {
     expect((await csvOf(range, {}, "POST")).status).toBe(405);
     const counted = 'parley_usage_requests_total{rpc="usage.csv",code="invalid_argument",';
     expect(await started.metrics()).toContain(counted);
+  });
+});
+
+describe("the CSV of a client that goes away", () => {
+  it("over HTTP/2, while the ledger is read, is let go", async () => {
+    const accounts = createMemoryAccountStore();
+    const now = { tenant: "default", holdTime: timestampFromMs(Date.now()) };
+    for (let row = 0; row < 2_500; row++) await accounts.settle(settled(`row-${row}`, now));
+    const gone = Promise.withResolvers<void>();
+    let pages = 0;
+    const slow: AccountStore = {
+      ...accounts,
+      async ledger(query) {
+        if (++pages > 1) await gone.promise;
+        return accounts.ledger(query);
+      },
+    };
+    const { sidecar, metrics } = await startTestSidecar({ accounts: slow, rollups: createMemoryRollups({ accounts }) });
+    const session = http2.connect(sidecar.url);
+    const path = "/usage.csv?start_time=2020-01-01T00:00:00Z&end_time=2100-01-01T00:00:00Z";
+    const stream = session.request({ ":path": path });
+    stream.on("error", () => undefined).resume();
+    await once(stream, "response");
+    await eventually(() => expect(pages).toBe(2));
+    stream.close(http2.constants.NGHTTP2_CANCEL);
+    await once(stream, "close");
+    // What is sent on one connection arrives in order: the reset was there before the ping.
+    await promisify(session.ping.bind(session) as (done: () => void) => boolean)();
+    gone.resolve();
+    await eventually(async () =>
+      expect(await metrics()).toContain('parley_usage_requests_total{rpc="usage.csv",code="canceled",'),
+    );
+    session.close();
+    await sidecar.close();
   });
 });
 

@@ -349,3 +349,10 @@ test("the charge of a lost owner may be of a request that has never left", () =>
   expect(propertiesOf(lost(1))).not.toContain("model calls");
   expect(propertiesOf(lost(0))).toContain("model calls");
 });
+
+test("a whole call is charged once more where its owner was lost before it said so in the log, and only there", () => {
+  const seen = observed(([started, agent, ...rest]) => [started, agent, recorded, ...rest] as TurnEvent[]);
+  const lost = (takeovers: number): Observations => ({ ...seen, turns: [{ ...seen.turn, takeovers }] });
+  expect(propertiesOf(lost(1))).not.toContain("repeated call");
+  expect(propertiesOf(lost(0))).toContain("repeated call");
+});

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
-import { consoleFolder } from "../../src/package-facts.ts";
+import { siteFolders } from "../../src/package-facts.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { runUntilSignal } from "../../src/platform/process.ts";
 import { connectStores } from "../../src/stores.ts";
@@ -29,7 +29,7 @@ await runUntilSignal({
     const app = await startApp({
       config,
       logger,
-      consoleFolder,
+      siteFolders,
       stores: { ...stores, store, accounts },
     });
     logger.info({ url: app.url, ops_url: app.opsUrl }, "serving");

@@ -11,7 +11,7 @@ import { encodeRecord } from "../../src/store/stored-formats.ts";
 import type { Store } from "../../src/turns/ports.ts";
 import { eventually } from "../support/eventually.ts";
 import { type RedisServer, startRedisServer } from "../support/redis-server.ts";
-import { begin, beginAndCommit, commit, entries, expectFailure, newTurn } from "./store-contract.ts";
+import { begin, beginAndCommit, commit, entries, expectFailure, message, newTurn } from "./store-contract.ts";
 
 const tenant = "acme";
 const ttlMs = 60_000;
@@ -44,14 +44,14 @@ describe("the keys that requests make", () => {
     await store.renewLease(lease);
     await store.beginTurn(newTurn("s1"));
     await store.updateSession(ref, { a: 1 });
-    await begin(store, { ...newTurn("s2"), createSession: true });
+    await begin(store, { ...newTurn("s2"), createSession: true, earlier: [message("before")] });
     await store.listSessions({ tenant, userId: "ann", limit: 10, after: { createTimeMs: 1, sessionId: "none" } });
   });
 
   it("all expire, those of a session not before it", async () => {
     const keys = await redis.keys("*");
-    // Session, messages, turns, two turns with logs, queue and tickets; session, turns, turn with log; account with its leases, and tenants.
-    expect(keys.length).toBe(9 + 4 + 5);
+    // Session, messages, turns, two turns with logs, queue and tickets; session, messages, turns, turn with log; account with its leases, and tenants.
+    expect(keys.length).toBe(9 + 5 + 5);
     const lives = await Promise.all(keys.map(async (key) => [key, await redis.pttl(key)] as const));
     for (const [key, lifeMs] of lives) {
       expect(lifeMs, key).toBeGreaterThan(0);

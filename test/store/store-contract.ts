@@ -318,6 +318,24 @@ export function describeStoreContract(name: string, subject: StoreSubject): void
         expect(await idsOf(store, "ann")).toEqual(["new"]);
       });
 
+      it("makes its session with the history that it brings; a session that is there keeps its own", async () => {
+        const earlier = ["one", "two", "three"].map(message);
+        const turn = { ...newTurn("brought"), createSession: true, windowMessages: 2, earlier };
+        const first = await begin(store, turn);
+        expect(first.window.map(({ message }) => message?.content)).toEqual(["two", "three"]);
+        expect(await begin(store, turn)).toEqual(first);
+        const texts = async () =>
+          (await store.listMessages(turn, { offset: 0, limit: 10 }))?.map(({ content }) => content);
+        expect(await texts()).toEqual(["one", "two", "three"]);
+        expect((await store.getSession(turn))?.messageCount).toBe(3n);
+        await store.commitTurn(first.lease, commit(2n));
+        const after = await texts();
+        expect(after?.slice(0, 3)).toEqual(["one", "two", "three"]);
+        expect((await store.getSession(turn))?.messageCount).toBe(BigInt(after?.length ?? 0));
+        await begin(store, { ...newTurn("brought"), createSession: true, earlier });
+        expect(await texts()).toEqual(after);
+      });
+
       it("begins once, however often it is asked to", async () => {
         await makeSession(store, "s1");
         const turn = newTurn("s1");
@@ -714,7 +732,7 @@ export function usageEntry(
   });
 }
 
-function message(content: string): MessageRecord {
+export function message(content: string): MessageRecord {
   return create(MessageRecordSchema, {
     schemaVersion: 1,
     tokenCount: content.length,

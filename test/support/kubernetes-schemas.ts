@@ -10,7 +10,7 @@ const CUSTOM_RESOURCES = [
   {
     module: "github.com/prometheus-operator/prometheus-operator",
     version: "v0.85.0",
-    files: ["podmonitors", "prometheusrules"].map(
+    files: ["alertmanagers", "podmonitors", "prometheusrules"].map(
       (name) => `example/prometheus-operator-crd/monitoring.coreos.com_${name}.yaml`,
     ),
   },
@@ -38,7 +38,7 @@ type Schema = { [key: string]: unknown };
 export async function kubeconform(): Promise<{ readonly binary: string; readonly args: readonly string[] }> {
   const binary = await goTool(KUBECONFORM);
   const versions = [KUBERNETES, ...CUSTOM_RESOURCES].map(({ version }) => version).join("_");
-  const folder = join(TOOL_CACHE, "kubernetes-schemas", `2_${versions}`);
+  const folder = join(TOOL_CACHE, "kubernetes-schemas", `3_${versions}`);
   if (!(await exists(folder))) await writeSchemas(folder);
   const location = join(folder, "{{.ResourceKind}}-{{.Group}}-{{.ResourceAPIVersion}}.json");
   return { binary, args: ["-schema-location", location, "-summary"] };

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { loadAlertSettings } from "../../sidecar/alert-settings.ts";
 import { type App, startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
-import { consoleFolder } from "../../src/package-facts.ts";
+import { siteFolders } from "../../src/package-facts.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import { traceFacts } from "../../src/platform/tracing.ts";
 import { type SimulatedModel, startSimulatedModel } from "../../src/providers/simulated-model.ts";
@@ -96,7 +96,7 @@ export async function startTestApp({
     const stores = connectStores({ config, logger });
     const parts = { config, logger, stores, simulatedModel: true };
     const whole = withUsage ? await startStandalone({ ...parts, alerts: loadAlertSettings({}) }) : undefined;
-    const app = whole?.app ?? (await startApp({ ...parts, consoleFolder }));
+    const app = whole?.app ?? (await startApp({ ...parts, siteFolders }));
     await app.checkedOnce;
     let closed: Promise<void> | undefined;
     const lines = () => text.map((line) => JSON.parse(line) as Record<string, unknown>);

@@ -4,7 +4,7 @@ import { startApp } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import type { Tool, ToolCall } from "../../src/engine/tool.ts";
 import { Failure } from "../../src/failure.ts";
-import { consoleFolder, packageVersion } from "../../src/package-facts.ts";
+import { packageVersion, siteFolders } from "../../src/package-facts.ts";
 import { createLogger } from "../../src/platform/logger.ts";
 import type { Logger } from "../../src/platform/logger-port.ts";
 import { runUntilSignal } from "../../src/platform/process.ts";
@@ -156,7 +156,7 @@ await runUntilSignal({
       DIE_AT === ""
         ? { ...connected, store: telling }
         : { ...connected, accounts: dyingAtStep(DIE_AT, connected.accounts), store: dyingAt(DIE_AT, telling) };
-    const app = await startApp({ config, logger, consoleFolder, stores });
+    const app = await startApp({ config, logger, siteFolders, stores });
     logger.info({ url: app.url, ops_url: app.opsUrl }, "serving");
     return {
       async close() {

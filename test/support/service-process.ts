@@ -22,6 +22,8 @@ export interface ServiceProcessOptions {
     | "test/soak/replica.ts";
   /** Variables as `src/config.ts` knows them. Nothing of this process' environment but PATH is handed on. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Words after the entry's name. */
+  readonly args?: readonly string[];
   /** Whether to wait until /readyz says 200. Default: yes; no: until it says where it is. */
   readonly awaitReady?: boolean;
 }
@@ -65,16 +67,14 @@ export interface ReadinessBody {
 export async function startServiceProcess({
   entry = "src/main.ts",
   env = {},
+  args = [],
   awaitReady = true,
 }: ServiceProcessOptions = {}): Promise<ServiceProcess> {
-  const { child, output, errorOutput, ended } = spawnService(entry, {
-    PORT: "0",
-    OPS_PORT: "0",
-    USAGE_PORT: "0",
-    USAGE_OPS_PORT: "0",
-    RATE_LIMIT: "1000000",
-    ...env,
-  });
+  const { child, output, errorOutput, ended } = spawnService(
+    entry,
+    { PORT: "0", OPS_PORT: "0", USAGE_PORT: "0", USAGE_OPS_PORT: "0", RATE_LIMIT: "1000000", ...env },
+    args,
+  );
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) {
       // One that stands still ends too.
@@ -148,9 +148,12 @@ export async function runServiceProcess({
   return { ...how, output: output(), errorOutput: errorOutput() };
 }
 
-function spawnService(entry: string, env: Readonly<Record<string, string>>) {
-  const child: ChildProcess = spawn(process.execPath, [join(PROJECT, entry)], {
-    env: { PATH: process.env.PATH, ...env },
+/** Where Node keeps what it has compiled: half the processor time of a start, and tests start hundreds. */
+const COMPILE_CACHE = join(PROJECT, ".cache/node-compile");
+
+function spawnService(entry: string, env: Readonly<Record<string, string>>, args: readonly string[] = []) {
+  const child: ChildProcess = spawn(process.execPath, [join(PROJECT, entry), ...args], {
+    env: { PATH: process.env.PATH, NODE_COMPILE_CACHE: COMPILE_CACHE, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   // A test process that breaks off leaves nothing behind.

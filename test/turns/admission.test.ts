@@ -62,7 +62,7 @@ beforeEach(() => {
   ports = {
     store,
     runner,
-    rateLimiter: { consume: async () => undefined, peek: async () => undefined },
+    rateLimiter: { consume: async () => ({ limit: 1, remaining: 1, resetMs: 1 }), peek: async () => undefined },
     definitions,
     release: { version: "1", track: "stable" },
     maxTokens: 4_000,

@@ -20,6 +20,12 @@ export const CostsIcon = () => (
   </Icon>
 );
 
+export const DocsIcon = () => (
+  <Icon>
+    <path d="M12 6.5C10 5 7.5 4.5 4 5v13c3.5-.5 6 0 8 1.5 2-1.5 4.5-2 8-1.5V5c-3.5-.5-6 0-8 1.5zM12 6.5v13" />
+  </Icon>
+);
+
 export const TrashIcon = () => (
   <Icon>
     <path d="M5 7h14M10 7V5h4v2M7 7l1 12h8l1-12M10.5 11v5M13.5 11v5" />

@@ -4,7 +4,7 @@ import { useCell } from "./cell.ts";
 import { ConfirmDelete } from "./confirm-delete.tsx";
 import type { ConsoleConfig } from "./console-config.ts";
 import type { ConsoleModel } from "./console-model.ts";
-import { CostsIcon, PlusIcon, TrashIcon } from "./icons.tsx";
+import { CostsIcon, DocsIcon, PlusIcon, TrashIcon } from "./icons.tsx";
 import { ProblemNote } from "./problem-note.tsx";
 import { agoText } from "./sentences.ts";
 import { nameOf, type SessionList } from "./session-list.ts";
@@ -104,6 +104,10 @@ export function SessionsPane({
         <a class="page-link" href="#/costs" aria-current={costs ? "page" : undefined} onClick={onLeave}>
           <CostsIcon />
           Costs
+        </a>
+        <a class="page-link" href="/docs/">
+          <DocsIcon />
+          Documentation
         </a>
       </nav>
       <div class="sessions-foot">

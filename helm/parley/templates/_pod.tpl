@@ -100,6 +100,8 @@ spec:
         - { name: SESSION_TTL_HOURS, value: {{ int64 $values.limits.sessionTtlHours | quote }} }
         - { name: RATE_LIMIT, value: {{ int64 $values.limits.rateLimit | quote }} }
         - { name: RATE_WINDOW, value: {{ int64 $values.limits.rateWindowSeconds | quote }} }
+        # Of shadows too, where it is open by default: a copy of a call is answered as the call is.
+        - { name: REST_DOOR, value: {{ $values.restDoor.enabled | quote }} }
         {{- if not $shadow }}
         {{- with $values.model.baseUrl }}
         - { name: OPENAI_BASE_URL, value: {{ . | quote }} }
