@@ -9,6 +9,7 @@ import { Failure, WrongFields } from "../src/failure.ts";
 import type { Authenticator } from "../src/identity/authenticator.ts";
 import { ANYONE, hasRole } from "../src/identity/principal.ts";
 import type { Logger } from "../src/platform/logger-port.ts";
+import { responseWriter } from "../src/platform/response-writer.ts";
 import { toConnectError } from "../src/rpc/error-mapping.ts";
 import { errorTable } from "../src/rpc/error-table.ts";
 import type { HttpHandler } from "../src/rpc/http-server.ts";
@@ -40,7 +41,10 @@ export function createUsageCsv({
   logger: Logger;
 }): HttpHandler {
   const serve = async (request: Request, response: Response): Promise<void> => {
-    const write = writerOf(response);
+    const writer = responseWriter(response);
+    const write = async (text: string): Promise<void> => {
+      if (!(await writer.write(text))) throw new ClientGone();
+    };
     if (request.method !== "GET" && request.method !== "HEAD") {
       response.setHeader("allow", "GET, HEAD");
       return refuse(response, 405, "GET it.");
@@ -132,31 +136,6 @@ function filtersOf(query: URLSearchParams): { dimension: UsageDimension; values:
 const CHUNK_CHARACTERS = 65_536;
 
 class ClientGone extends Error {}
-
-/** Writes, and resolves when there is room for more. */
-function writerOf(response: Response): (text: string) => Promise<void> {
-  // Over HTTP/2 a response does not say that it is destroyed, and what is written to it then never drains.
-  let closed = false;
-  response.once("close", () => {
-    closed = true;
-  });
-  return async (text) => {
-    if (closed) throw new ClientGone();
-    if (text === "" || (response as NodeJS.WritableStream).write(text)) return;
-    await new Promise<void>((resolve, reject) => {
-      const onDrain = (): void => {
-        response.off("close", onClose);
-        resolve();
-      };
-      const onClose = (): void => {
-        response.off("drain", onDrain);
-        reject(new ClientGone());
-      };
-      response.once("drain", onDrain);
-      response.once("close", onClose);
-    });
-  };
-}
 
 function refuse(response: Response, status: number, sentence: string): void {
   response.statusCode = status;

@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { compilePattern, type GuardrailDefinition, type Guardrails } from "./guardrails.ts";
+import type { GuardrailDefinition, Guardrails } from "./guardrails.ts";
+import { linearPattern } from "./linear-pattern.ts";
 
 /** Characters that are held back by default: as long as what patterns mostly look for, and a tenth of a second of speech. */
 const HOLD_CHARACTERS = 40;
@@ -57,7 +58,7 @@ function readGuardrail({
 
 function isPattern(text: string): boolean {
   try {
-    compilePattern({ pattern: text, ignoreCase: false });
+    linearPattern(text);
     return true;
   } catch {
     return false;

@@ -1,4 +1,4 @@
-import { RE2JS } from "re2js";
+import { type LinearPattern, linearPattern } from "./linear-pattern.ts";
 
 /** Checks of a team's conversation, by name. A running turn keeps those that it began with. */
 export interface Guardrails {
@@ -91,19 +91,12 @@ function passes(check: GuardrailDefinition): (text: string) => boolean {
   return (text) => !pattern.test(text);
 }
 
-/** The pattern as RE2 matches it: in time that grows with the text's length alone, whatever the pattern. Throws where it knows none. */
-export function compilePattern({ pattern, ignoreCase }: { pattern: string; ignoreCase: boolean }): {
-  test(text: string): boolean;
-} {
-  return RE2JS.compile(RE2JS.translateRegExp(pattern), ignoreCase ? RE2JS.CASE_INSENSITIVE : 0);
-}
-
-function compiled(check: { readonly pattern: string; readonly ignoreCase: boolean }): { test(text: string): boolean } {
+function compiled({ pattern, ignoreCase }: Extract<GuardrailDefinition, { kind: "pattern" }>): LinearPattern {
   try {
-    return compilePattern(check);
+    return linearPattern(pattern, { ignoreCase });
   } catch {
     // A turn that began, or waits, with a definition of 0.6.0, which took JavaScript's expressions.
-    return new RegExp(check.pattern, check.ignoreCase ? "iu" : "u");
+    return new RegExp(pattern, ignoreCase ? "iu" : "u");
   }
 }
 

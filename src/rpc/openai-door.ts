@@ -16,7 +16,15 @@ import { type CompletionHead, completionOf, readReply, sendStream } from "./open
 import { openAiError } from "./openai-errors.ts";
 import { completedReply, type ReplyText, streamedReply, TextUnsaid } from "./openai-reply.ts";
 import { type CompletionRequest, readCompletionRequest } from "./openai-request.ts";
-import { eventStream, failureOf, isOwnDefect, type PlainRequest, plainRequest, sendJson } from "./plain-http.ts";
+import {
+  eventStream,
+  failureOf,
+  isOwnDefect,
+  isServed,
+  type PlainRequest,
+  plainRequest,
+  sendJson,
+} from "./plain-http.ts";
 import { REQUEST_ID_HEADER, type RefusedCall, requestIdOf } from "./request-gate.ts";
 
 /** Begins the paths that are this door's. */
@@ -58,8 +66,7 @@ export function createOpenAiDoor(ports: OpenAiDoorPorts): HttpHandler {
   return (request, response) => {
     const asked = plainRequest(request, response);
     const [route, allow] = routeOf(asked.path);
-    const served = allow === asked.method || (allow === "GET" && asked.method === "HEAD");
-    if (route === undefined || !served) return refuseUnserved(response, { asked, allow });
+    if (route === undefined || !isServed(asked, allow)) return refuseUnserved(response, { asked, allow });
     const serve = route === "completions" ? complete : listed;
     serve(asked, response, ports).catch(() => response.destroy());
   };

@@ -3,6 +3,7 @@ import { constants } from "node:http2";
 import type { JsonValue } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
 import { Failure } from "../failure.ts";
+import { responseWriter } from "../platform/response-writer.ts";
 import { asWebHeaders } from "./direct-call.ts";
 import { DEFAULT_RETRY_MS, errorTable } from "./error-table.ts";
 import { resetError } from "./framework-errors.ts";
@@ -23,6 +24,11 @@ export interface PlainRequest {
 
 type NodeRequest = Parameters<HttpHandler>[0];
 type NodeResponse = Parameters<HttpHandler>[1];
+
+/** Whether a route that is there for one method, which `allow` names, serves a request: HEAD is a GET without its body. */
+export function isServed({ method }: PlainRequest, allow: string): boolean {
+  return method === allow || (allow === "GET" && method === "HEAD");
+}
 
 export function plainRequest(request: NodeRequest, response: NodeResponse): PlainRequest {
   const gone = new AbortController();
@@ -110,13 +116,9 @@ export interface EventStream {
 
 export function eventStream(response: NodeResponse, headerOf: () => Headers): EventStream {
   const reply = response as ServerResponse;
-  let closed = false;
-  reply.once("close", () => {
-    closed = true;
-  });
+  const writer = responseWriter(response);
   const write = async (text: string): Promise<void> => {
-    // Over HTTP/2 a response does not say so itself, and what is written to it then never drains.
-    if (closed) return;
+    if (writer.closed) return;
     if (!reply.headersSent) {
       headerOf().forEach((value, name) => void reply.setHeader(name, value));
       reply.setHeader("content-type", "text/event-stream; charset=utf-8");
@@ -125,16 +127,7 @@ export function eventStream(response: NodeResponse, headerOf: () => Headers): Ev
       reply.setHeader("x-accel-buffering", "no");
       reply.writeHead(200);
     }
-    if (reply.write(text)) return;
-    await new Promise<void>((resolve) => {
-      const settle = (): void => {
-        reply.off("drain", settle);
-        reply.off("close", settle);
-        resolve();
-      };
-      reply.on("drain", settle);
-      reply.on("close", settle);
-    });
+    await writer.write(text);
   };
   return {
     get begun() {

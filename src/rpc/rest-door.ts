@@ -12,7 +12,15 @@ import type { LocalCalls } from "./direct-call.ts";
 import { toConnectError } from "./error-mapping.ts";
 import { errorTable } from "./error-table.ts";
 import type { HttpHandler } from "./http-server.ts";
-import { failureOf, isOwnDefect, type PlainRequest, plainRequest, retryMsOf, sendJson } from "./plain-http.ts";
+import {
+  failureOf,
+  isOwnDefect,
+  isServed,
+  type PlainRequest,
+  plainRequest,
+  retryMsOf,
+  sendJson,
+} from "./plain-http.ts";
 import { REQUEST_ID_HEADER, type RefusedCall, requestIdOf } from "./request-gate.ts";
 
 export interface RestDoorPorts {
@@ -38,8 +46,7 @@ export function createRestDoor(ports: RestDoorPorts): HttpHandler {
     const asked = plainRequest(request, response);
     const [route, allow] = routeOf(asked.path) ?? [undefined, ""];
     if (route === undefined) return sendDetail(response, 404, "Not Found", new Headers());
-    const served = allow === asked.method || (allow === "GET" && asked.method === "HEAD");
-    if (!served) return sendDetail(response, 405, "Method Not Allowed", new Headers({ allow }));
+    if (!isServed(asked, allow)) return sendDetail(response, 405, "Method Not Allowed", new Headers({ allow }));
     route(asked, response, ports).catch((error: unknown) => {
       if (isOwnDefect(error)) ports.logger.error({ error }, "REST call failed");
       if (response.headersSent) response.destroy();

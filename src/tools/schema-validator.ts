@@ -2,7 +2,7 @@ import type { JsonSchemaType, JsonSchemaValidator } from "@modelcontextprotocol/
 import { AjvJsonSchemaValidator } from "@modelcontextprotocol/sdk/validation/ajv";
 import { Ajv } from "ajv";
 import addFormats from "ajv-formats";
-import { compilePattern } from "../engine/guardrails.ts";
+import { type LinearPattern, linearPattern } from "../engine/linear-pattern.ts";
 
 /**
  * Makes the check of a server's schema, as the SDK does but for its patterns: servers write those and models the texts, so that
@@ -15,7 +15,7 @@ export function schemaValidator<T>(schema: JsonSchemaType): JsonSchemaValidator<
     validateFormats: true,
     validateSchema: false,
     allErrors: true,
-    code: { regExp: linearPattern },
+    code: { regExp: patternOf },
   });
   addFormats.default(ajv);
   return new AjvJsonSchemaValidator(ajv).getValidator<T>(schema);
@@ -34,10 +34,10 @@ export function lenientSchemaValidator<T>(schema: JsonSchemaType): JsonSchemaVal
   };
 }
 
-const linearPattern = Object.assign(
-  (pattern: string): { test(text: string): boolean } => {
+const patternOf = Object.assign(
+  (pattern: string): LinearPattern => {
     try {
-      return compilePattern({ pattern, ignoreCase: false });
+      return linearPattern(pattern);
     } catch {
       return { test: () => true };
     }

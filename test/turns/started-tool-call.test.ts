@@ -1,12 +1,8 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { ToolOutcome } from "../../gen/parley/chat/v1/turn_event_pb.js";
 import { ToolCallFinishedSchema, TurnStepSchema } from "../../gen/parley/storage/v1/turn_step_pb.js";
-import { NO_USAGE } from "../../src/turns/ports.ts";
-import { createTurnJournal } from "../../src/turns/turn-journal.ts";
-import { createTurnLogWriter } from "../../src/turns/turn-log-writer.ts";
-import { createTurnTally } from "../../src/turns/turn-tally.ts";
+import { loneJournal } from "./lone-journal.ts";
 
 // A lost owner has marked a tool's call as started. Its server may have told that owner that the call may be repeated, and
 // not have been reached by this one yet.
@@ -26,22 +22,7 @@ test.each([
       step: { case: "started", value: { idempotent: before } },
     }),
   ];
-  const journal = createTurnJournal({
-    turnId: "t",
-    past: { steps, lastSequence: 1n, tail: [], boundTokens: 0 },
-    writer: createTurnLogWriter({ lastSequence: 1n, lastLine: 2, append: async () => true, onError: expect.fail }),
-    tally: createTurnTally({
-      turnId: "t",
-      message: "Hi",
-      model: "gpt-4",
-      askTime: timestampNow(),
-      before: NO_USAGE,
-      boundTokensBefore: 0,
-    }),
-    account: { beginCall: expect.fail, loseCall: async () => [], takeRow: expect.fail },
-    maxTokens: 1_000,
-    signal: new AbortController().signal,
-  });
+  const journal = loneJournal({ turnId: "t", past: { steps, lastSequence: 1n, tail: [], boundTokens: 0 } });
   const finished = await journal.toolStep(
     { ...step, idempotent: now },
     {
